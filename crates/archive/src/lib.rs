@@ -1,0 +1,2 @@
+//! vmcask archive
+#![forbid(unsafe_code)]

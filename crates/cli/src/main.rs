@@ -1,0 +1,3 @@
+//! The vmcask binary.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! vmcask convert
+#![forbid(unsafe_code)]

@@ -1,0 +1,241 @@
+//! Where bytes come from: the trait [`ReadAt`] and its implementations for
+//! files, memory maps and memory.
+//!
+//! This is the one module of the crate with `unsafe` code (the memory map).
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Positional reads of an immutable run of bytes.
+///
+/// Implementations are shared between threads and must not keep a cursor.
+pub trait ReadAt: Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether the source holds no byte at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads up to `buf.len()` bytes at `off` and returns how many.
+    ///
+    /// Fewer than asked for means that the source ends there, and nothing
+    /// else: an implementation loops over short reads itself. At or past the
+    /// end it returns 0.
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Fills `buf` from `off`, or fails with [`io::ErrorKind::UnexpectedEof`].
+    fn read_exact_at(&self, off: u64, buf: &mut [u8]) -> io::Result<()> {
+        if self.read_at(off, buf)? == buf.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// The bytes themselves, where the source has all of them in memory.
+    /// `None` says nothing about whether they exist: fall back to
+    /// [`ReadAt::read_at`].
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        let _ = (off, len);
+        None
+    }
+
+    /// The first range at or after `off` that may hold anything but zeros,
+    /// cut at the end of the source; `None` when only holes follow.
+    ///
+    /// Bytes outside such ranges read as zeros. A source that doesn't know
+    /// answers `off..len`. The start of the answer is never below `off`.
+    fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len();
+        Ok((off < len).then_some(off..len))
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for &T {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(off, buf)
+    }
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        (**self).slice(off, len)
+    }
+    fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
+        (**self).next_data(off)
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(off, buf)
+    }
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        (**self).slice(off, len)
+    }
+    fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
+        (**self).next_data(off)
+    }
+}
+
+/// Bytes in memory: tests, small parts, decompressed containers.
+impl ReadAt for [u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = usize::try_from(off)
+            .ok()
+            .and_then(|off| self.get(off..))
+            .unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        let off = usize::try_from(off).ok()?;
+        self.get(off..off.checked_add(len)?)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn len(&self) -> u64 {
+        ReadAt::len(self.as_slice())
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.as_slice().read_at(off, buf)
+    }
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        ReadAt::slice(self.as_slice(), off, len)
+    }
+}
+
+/// A regular file, read with `pread`. Safe against files that shrink while
+/// they are read: the read comes back short.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    len: u64,
+}
+
+impl FileSource {
+    /// Opens `path` for reading. Fails with
+    /// [`io::ErrorKind::InvalidInput`] where it is not a regular file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::new(File::open(path)?)
+    }
+
+    /// Takes an open file; its length is fixed here.
+    pub fn new(file: File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            let what = if meta.is_dir() {
+                "a directory"
+            } else {
+                "not a regular file"
+            };
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(Self {
+            file,
+            len: meta.len(),
+        })
+    }
+}
+
+impl ReadAt for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let want =
+            usize::try_from(self.len.saturating_sub(off)).map_or(buf.len(), |n| n.min(buf.len()));
+        let mut done = 0;
+        while done < want {
+            match self.file.read_at(&mut buf[done..want], off + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+    fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
+        next_data_of(&self.file, off, self.len)
+    }
+}
+
+/// A regular file as a read-only memory map. The fastest source; a file that
+/// another program truncates meanwhile ends this process with SIGBUS, which
+/// is why conversions read through [`FileSource`].
+#[derive(Debug)]
+pub struct MapSource {
+    map: memmap2::Mmap,
+    file: File,
+}
+
+impl MapSource {
+    /// Maps `path` whole. Fails with [`io::ErrorKind::InvalidInput`] where it
+    /// is not a regular file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = FileSource::open(path)?.file;
+        // SAFETY: the map is private to this struct and read-only. Rust asks
+        // that nobody changes the bytes behind it; like every reader of
+        // mapped files we can't enforce that, and treat each byte as
+        // untrusted whenever it is read: a change can yield a wrong answer,
+        // not a wild access, because no length or offset is kept unchecked
+        // inside the map.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Self { map, file })
+    }
+}
+
+impl ReadAt for MapSource {
+    fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.map[..].read_at(off, buf)
+    }
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        ReadAt::slice(&self.map[..], off, len)
+    }
+    fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
+        next_data_of(&self.file, off, self.len())
+    }
+}
+
+/// SEEK_DATA and SEEK_HOLE; the cursor they move is never used for reading.
+/// Where the file system doesn't know holes, everything is data.
+fn next_data_of(file: &File, off: u64, len: u64) -> io::Result<Option<Range<u64>>> {
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::Errno;
+    if off >= len {
+        return Ok(None);
+    }
+    let start = match seek(file, SeekFrom::Data(off)) {
+        Ok(start) => start.max(off),
+        Err(Errno::NXIO) => return Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(off..len)),
+        Err(e) => return Err(e.into()),
+    };
+    if start >= len {
+        return Ok(None);
+    }
+    let end = match seek(file, SeekFrom::Hole(start)) {
+        Ok(end) if end > start => end.min(len),
+        _ => len,
+    };
+    Ok(Some(start..end))
+}

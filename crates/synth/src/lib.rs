@@ -1,0 +1,2 @@
+//! vmcask synth
+#![forbid(unsafe_code)]

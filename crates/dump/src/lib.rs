@@ -2,12 +2,36 @@
 //!
 //! [`source`] is the seam everything else hangs on: a parser reads through
 //! [`ReadAt`] and doesn't know whether the bytes come from a file, a memory
-//! map, an archive or a network.
+//! map, an archive or a network. [`Minidump`] answers where a physical page
+//! lies and what a kernel virtual address maps to.
+//!
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use vmcask_dump::{Minidump, PhysMem, VirtAddr, source::FileSource};
+//!
+//! let file = FileSource::open(Path::new("/var/crash/vmcore.0"))?;
+//! let dump = Minidump::open(Arc::new(file))?;
+//! let mut hz = [0; 4];
+//! dump.read_virt(VirtAddr(0xffffffff81cd4c0c), &mut hz)?;
+//! println!("hz = {}", i32::from_le_bytes(hz));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![deny(unsafe_code)]
 
 pub mod addr;
+pub mod detect;
+pub mod elf;
+pub mod error;
+pub mod layout;
+pub mod minidump;
+pub mod phys;
 pub mod source;
+pub mod vm;
 
 pub use addr::{FileOff, Pfn, PhysAddr, VirtAddr};
+pub use elf::ElfCore;
+pub use error::{Error, Result, Warning};
+pub use minidump::Minidump;
+pub use phys::PhysMem;
 pub use source::ReadAt;

@@ -94,10 +94,7 @@ impl ReadAt for [u8] {
         <[u8]>::len(self) as u64
     }
     fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(off)
-            .ok()
-            .and_then(|off| self.get(off..))
-            .unwrap_or_default();
+        let rest = usize::try_from(off).ok().and_then(|off| self.get(off..)).unwrap_or_default();
         let n = rest.len().min(buf.len());
         buf[..n].copy_from_slice(&rest[..n]);
         Ok(n)
@@ -139,17 +136,10 @@ impl FileSource {
     pub fn new(file: File) -> io::Result<Self> {
         let meta = file.metadata()?;
         if !meta.is_file() {
-            let what = if meta.is_dir() {
-                "a directory"
-            } else {
-                "not a regular file"
-            };
+            let what = if meta.is_dir() { "a directory" } else { "not a regular file" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        Ok(Self {
-            file,
-            len: meta.len(),
-        })
+        Ok(Self { file, len: meta.len() })
     }
 }
 

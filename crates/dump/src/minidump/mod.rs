@@ -1,0 +1,204 @@
+//! Minidumps: header, message buffer, dump_avail, page bitmap, page tables,
+//! then the dumped pages in ascending order of their bits.
+//!
+//! Which page lies where is a rank question, answered by
+//! [`vmcask_rank::RankIndex`]. Sources: `sys/<arch>/<arch>/minidump_machdep.c`,
+//! `sys/vm/vm_dumpset.h`, `lib/libkvm/kvm_minidump_<arch>.c`.
+
+mod avail;
+pub mod header;
+mod open;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use vmcask_rank::{OwnedRankIndex, PageLookup};
+
+use crate::addr::{FileOff, Pfn, PhysAddr, VirtAddr};
+use crate::error::{Error, Result, Warning};
+use crate::phys::PhysMem;
+use crate::source::ReadAt;
+use crate::vm::{self, Mapping};
+pub use header::{Arch, Header, KernelMap};
+
+/// Where the parts of a minidump lie in the file, in bytes. Each starts at a
+/// multiple of the page size; the ranges here are rounded up to it as the
+/// kernel rounds them, so that one part's end is the next one's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The header page.
+    pub header: Range<u64>,
+    /// The message buffer.
+    pub msgbuf: Range<u64>,
+    /// The pairs of `dump_avail`; empty in versions without them.
+    pub dump_avail: Range<u64>,
+    /// One bit a page.
+    pub bitmap: Range<u64>,
+    /// Page table entries of the kernel map.
+    pub pmap: Range<u64>,
+    /// The dumped pages, as many as the bitmap has ones. The end is where
+    /// they should end: a truncated file is shorter.
+    pub pages: Range<u64>,
+}
+
+/// An open minidump.
+pub struct Minidump {
+    src: Arc<dyn ReadAt>,
+    header: Header,
+    parts: Parts,
+    avail_pairs: Vec<(u64, u64)>,
+    index: OwnedRankIndex,
+    pages_promised: u64,
+    pages_present: u64,
+    warnings: Vec<Warning>,
+}
+
+impl std::fmt::Debug for Minidump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Minidump")
+            .field("header", &self.header)
+            .field("parts", &self.parts)
+            .field("pages_present", &self.pages_present)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Minidump {
+    /// The checked header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Where the parts lie.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The `dump_avail` pairs: start and end of each range of physical
+    /// memory, in bytes. Empty in versions without them.
+    pub fn dump_avail(&self) -> &[(u64, u64)] {
+        &self.avail_pairs
+    }
+
+    /// Bitmap and counts.
+    pub fn index(&self) -> &OwnedRankIndex {
+        &self.index
+    }
+
+    /// Pages that the bitmap names.
+    pub fn pages_promised(&self) -> u64 {
+        self.pages_promised
+    }
+
+    /// Whole pages that the file holds: [`Self::pages_promised`] unless it is
+    /// truncated.
+    pub fn pages_present(&self) -> u64 {
+        self.pages_present
+    }
+
+    /// What is odd about this dump, though it can be read.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Size of a page in bytes.
+    pub fn page_size(&self) -> u64 {
+        1 << self.header.page_shift()
+    }
+
+    /// Where page `pfn` starts in the file.
+    pub fn page_offset(&self, pfn: Pfn) -> Result<FileOff> {
+        let shift = self.header.page_shift();
+        let pa = PhysAddr::of_pfn(pfn, shift).unwrap_or(PhysAddr(u64::MAX));
+        let ordinal = self.index.find(pfn).ok_or(Error::Absent { pa })?;
+        let off = self.parts.pages.start + (ordinal << shift);
+        if ordinal >= self.pages_present {
+            return Err(Error::Truncated { pa, off, len: self.src.len() });
+        }
+        Ok(FileOff(off))
+    }
+
+    /// The physical address of the page at `ordinal` among the dumped ones.
+    pub fn page_address(&self, ordinal: u64) -> Option<PhysAddr> {
+        PhysAddr::of_pfn(self.index.select(ordinal)?, self.header.page_shift())
+    }
+
+    /// The raw message buffer: a ring whose write position isn't in the
+    /// dump's header. At most the header's `msgbufsize` bytes, all of them
+    /// inside the file.
+    pub fn msgbuf(&self) -> Result<Vec<u8>> {
+        let off = self.parts.msgbuf.start;
+        let mut buf = vec![0; self.header.msgbufsize as usize];
+        self.read_file(off, &mut buf)?;
+        Ok(buf)
+    }
+
+    /// Translates a kernel virtual address.
+    pub fn translate(&self, va: VirtAddr) -> Result<Mapping> {
+        vm::translate(self, va)
+    }
+
+    /// Fills `buf` with kernel memory from `va` on; every page of it must be
+    /// mapped and present.
+    pub fn read_virt(&self, mut va: VirtAddr, mut buf: &mut [u8]) -> Result<()> {
+        while !buf.is_empty() {
+            let mapping = self.translate(va)?;
+            let n = usize::try_from(mapping.len).unwrap_or(usize::MAX).min(buf.len());
+            let (now, rest) = buf.split_at_mut(n);
+            self.read_phys(mapping.pa, now)?;
+            buf = rest;
+            if !buf.is_empty() {
+                va = va.checked_add(n as u64).ok_or(Error::NotMapped {
+                    va: VirtAddr(u64::MAX),
+                    reason: "the address space ends there",
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entry `index` of a pmap of 64-bit entries, on the way to `va`.
+    pub(crate) fn pmap_u64(&self, va: VirtAddr, index: u64) -> Result<u64> {
+        self.pmap_entry(va, index).map(u64::from_le_bytes)
+    }
+
+    /// Entry `index` of a pmap of 32-bit entries, on the way to `va`.
+    pub(crate) fn pmap_u32(&self, va: VirtAddr, index: u64) -> Result<u32> {
+        self.pmap_entry(va, index).map(u32::from_le_bytes)
+    }
+
+    /// Little-endian callers only: no big-endian target is translated.
+    fn pmap_entry<const N: usize>(&self, va: VirtAddr, index: u64) -> Result<[u8; N]> {
+        let entries = u64::from(self.header.pmapsize) / N as u64;
+        if index >= entries {
+            return Err(Error::NotMapped { va, reason: "it lies past the end of the dumped pmap" });
+        }
+        let mut entry = [0; N];
+        self.read_file(self.parts.pmap.start + index * N as u64, &mut entry)?;
+        Ok(entry)
+    }
+
+    fn read_file(&self, off: u64, buf: &mut [u8]) -> Result<()> {
+        let len = buf.len();
+        self.src.read_exact_at(off, buf).map_err(|source| Error::Io { off, len, source })
+    }
+}
+
+impl PhysMem for Minidump {
+    fn source(&self) -> &dyn ReadAt {
+        &*self.src
+    }
+
+    fn locate(&self, pa: PhysAddr) -> Result<(FileOff, u64)> {
+        let page = self.page_size();
+        let within = pa.0 & (page - 1);
+        // The page's own address goes into errors as the byte's.
+        let at = |e| match e {
+            Error::Absent { .. } => Error::Absent { pa },
+            Error::Truncated { off, len, .. } => Error::Truncated { pa, off, len },
+            e => e,
+        };
+        let off = self.page_offset(pa.pfn(self.header.page_shift())).map_err(at)?;
+        Ok((FileOff(off.0 + within), page - within))
+    }
+}

@@ -1,0 +1,131 @@
+//! `dump_avail`: which physical page each bit of the bitmap stands for.
+
+use crate::{Error, Pfn};
+
+/// Up to this many ranges are scanned without a branch; above it, binary
+/// search. Machines have a handful.
+const SCAN_LIMIT: usize = 16;
+
+/// A range of pages and the bit of its first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: u64,
+    pages: u64,
+    bit: u64,
+}
+
+/// The ranges of physical memory that a bitmap's bits count, one after the
+/// other (`sys/vm/vm_dumpset.h`). A page in a hole between them has no bit.
+///
+/// libkvm forgets to check a page against the start of the range it takes
+/// and finds pages of an earlier range in holes. This one doesn't.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvailRanges {
+    ranges: Vec<Range>,
+    total: u64,
+}
+
+impl AvailRanges {
+    /// From pairs of physical addresses `[start, end)` in bytes, without the
+    /// terminating pair, for pages of `1 << page_shift` bytes.
+    ///
+    /// A range counts every page it touches. Ranges that meet within a page
+    /// both count it, as the kernel does, which then uses the first one's
+    /// bit; so does [`AvailRanges::bit_of`].
+    ///
+    /// Fails where a range is empty or starts before the previous one's end.
+    pub fn new(pairs: &[(u64, u64)], page_shift: u32) -> Result<Self, Error> {
+        let mut ranges = Vec::with_capacity(pairs.len());
+        let mut total = 0;
+        let mut previous_end = 0;
+        for (index, &(start, end)) in pairs.iter().enumerate() {
+            if start < previous_end {
+                return Err(Error::Unsorted { index, start, previous_end });
+            }
+            if end <= start {
+                return Err(Error::EmptyRange { index, start, end });
+            }
+            previous_end = end;
+            let first = start >> page_shift;
+            // Disjoint ranges of 2^64 bytes, each rounded out by less than
+            // two pages: the sum stays far below 2^64.
+            let pages = end.div_ceil(1 << page_shift) - first;
+            ranges.push(Range { first, pages, bit: total });
+            total += pages;
+        }
+        Ok(Self { ranges, total })
+    }
+
+    /// Bit n is page n, for `bits` bits: minidumps without `dump_avail`.
+    pub fn identity(bits: u64) -> Self {
+        Self { ranges: vec![Range { first: 0, pages: bits, bit: 0 }], total: bits }
+    }
+
+    /// Pages of all ranges: the bits that mean something.
+    pub fn total_pages(&self) -> u64 {
+        self.total
+    }
+
+    /// First page and number of pages of each range, ascending.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Pfn, u64)> + '_ {
+        self.ranges.iter().map(|r| (Pfn(r.first), r.pages))
+    }
+
+    /// The bit of page `pfn`; `None` in a hole.
+    #[inline]
+    pub fn bit_of(&self, pfn: Pfn) -> Option<u64> {
+        let bit = self.bit_or_max(pfn);
+        (bit != u64::MAX).then_some(bit)
+    }
+
+    /// The same with `u64::MAX` for `None`, for branchless callers.
+    #[inline]
+    pub(crate) fn bit_or_max(&self, pfn: Pfn) -> u64 {
+        if self.ranges.len() > SCAN_LIMIT {
+            return self.bit_by_search(pfn);
+        }
+        let mut bit = u64::MAX;
+        // Backwards, so that the first range wins a page that two share.
+        for r in self.ranges.iter().rev() {
+            let within = pfn.0.wrapping_sub(r.first);
+            bit = if within < r.pages { r.bit + within } else { bit };
+        }
+        bit
+    }
+
+    #[cold]
+    fn bit_by_search(&self, pfn: Pfn) -> u64 {
+        // A shared page ends the first of its two ranges, and that is the
+        // one partition_point stops at.
+        let i = self.ranges.partition_point(|r| r.first + r.pages <= pfn.0);
+        let Some(r) = self.ranges.get(i) else { return u64::MAX };
+        let within = pfn.0.wrapping_sub(r.first);
+        if within < r.pages { r.bit + within } else { u64::MAX }
+    }
+
+    /// The page of bit `bit`; `None` past the last.
+    pub fn pfn_of(&self, bit: u64) -> Option<Pfn> {
+        let i = self.ranges.partition_point(|r| r.bit + r.pages <= bit);
+        let r = self.ranges.get(i)?;
+        Some(Pfn(r.first + (bit - r.bit)))
+    }
+
+    /// Cuts a run of bits where ranges meet: first page and number of pages
+    /// of each piece.
+    pub fn pages_of(&self, bits: std::ops::Range<u64>) -> impl Iterator<Item = (Pfn, u64)> + '_ {
+        let mut at = bits.start;
+        let end = bits.end.min(self.total);
+        let mut i = self.ranges.partition_point(|r| r.bit + r.pages <= at);
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let r = self.ranges.get(i)?;
+            i += 1;
+            let first = Pfn(r.first + (at - r.bit));
+            let n = (r.bit + r.pages).min(end) - at;
+            at += n;
+            Some((first, n))
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! The crate's error type, by hand: this crate has no dependencies.
+
+use std::fmt;
+
+/// Why a table can't be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A `dump_avail` range ends before it begins, or is empty.
+    EmptyRange {
+        /// Index of the pair.
+        index: usize,
+        /// Its first physical address.
+        start: u64,
+        /// The address behind its last.
+        end: u64,
+    },
+    /// A `dump_avail` range begins before the previous one ends.
+    Unsorted {
+        /// Index of the pair.
+        index: usize,
+        /// Its first physical address.
+        start: u64,
+        /// Where the previous one ends.
+        previous_end: u64,
+    },
+    /// The table's length doesn't fit its bitmap.
+    Length {
+        /// Which table.
+        table: &'static str,
+        /// Entries it has.
+        found: usize,
+        /// Entries it needs.
+        expected: usize,
+    },
+    /// More pages than libkvm's 32-bit counts can count.
+    TooManyPages {
+        /// Pages in the bitmap.
+        found: u64,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyRange { index, start, end } => {
+                write!(f, "range {index} from {start:#x} to {end:#x} holds nothing")
+            }
+            Self::Unsorted { index, start, previous_end } => write!(
+                f,
+                "range {index} starts at {start:#x}, before the previous one ends ({previous_end:#x})"
+            ),
+            Self::Length { table, found, expected } => {
+                write!(f, "{table} has {found} entries, expected {expected}")
+            }
+            Self::TooManyPages { found } => {
+                write!(f, "{found} pages are more than 32-bit counts can count")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,260 @@
+//! [`RankIndex`]: two small arrays of counts beside an untouched bitmap.
+//!
+//! A 64-bit count for every 2^16 bits (a superblock), and for every 256 bits
+//! (a block) a 16-bit count from the superblock's start to the block's
+//! *middle*: from there a lookup counts up or down at most 128 bits, two
+//! words. 6.35 % beside the bitmap.
+
+use crate::avail::AvailRanges;
+use crate::bitmap::{self, PageBitmap};
+use crate::lookup::PageLookup;
+use crate::{Error, Pfn, simd};
+
+/// log2 of a block's bits.
+const BLOCK_SHIFT: u32 = 8;
+/// log2 of a superblock's bits. 16-bit counts reach: the last middle of a
+/// superblock has at most 2^16 - 128 bits before it.
+const SUPER_SHIFT: u32 = 16;
+const BLOCK_WORDS: usize = 1 << (BLOCK_SHIFT - 6);
+const SUPER_WORDS: usize = 1 << (SUPER_SHIFT - 6);
+
+/// What [`RankIndex::find_batch`] answers for an absent page.
+pub const ABSENT: u64 = u64::MAX;
+
+/// A rank index that owns its parts.
+pub type OwnedRankIndex = RankIndex<Vec<u64>, Vec<u16>, Vec<u64>>;
+
+/// Rank and select over a page bitmap. `W`, `B` and `S` hold its three
+/// arrays: vectors, or slices of a memory map.
+#[derive(Clone, Debug)]
+pub struct RankIndex<W, B, S> {
+    words: W,
+    blocks: B,
+    supers: S,
+    avail: AvailRanges,
+}
+
+impl OwnedRankIndex {
+    /// Counts the bitmap. Its bits are those of `avail`, one after the other.
+    pub fn build(bitmap: PageBitmap, avail: AvailRanges) -> Self {
+        let words = bitmap.into_words();
+        let (blocks, supers) = simd::count(&words);
+        Self { words, blocks, supers, avail }
+    }
+}
+
+impl<W, B, S> RankIndex<W, B, S>
+where
+    W: AsRef<[u64]> + Send + Sync,
+    B: AsRef<[u16]> + Send + Sync,
+    S: AsRef<[u64]> + Send + Sync,
+{
+    /// Takes arrays that [`RankIndex::words`], [`RankIndex::blocks`] and
+    /// [`RankIndex::supers`] once gave out.
+    ///
+    /// Checks their lengths, nothing else: that takes no time whatever their
+    /// size. Counts that don't belong to the bitmap make wrong answers, never
+    /// a panic.
+    pub fn from_parts(words: W, blocks: B, supers: S, avail: AvailRanges) -> Result<Self, Error> {
+        let (w, b, s) = (words.as_ref().len(), blocks.as_ref().len(), supers.as_ref().len());
+        let need = (avail.total_pages().div_ceil(64) as usize).next_multiple_of(BLOCK_WORDS);
+        let length = |table, found, expected| Error::Length { table, found, expected };
+        if w != need {
+            return Err(length("bitmap words", w, need));
+        }
+        if b != w / BLOCK_WORDS {
+            return Err(length("block counts", b, w / BLOCK_WORDS));
+        }
+        if s != w.div_ceil(SUPER_WORDS) + 1 {
+            return Err(length("superblock counts", s, w.div_ceil(SUPER_WORDS) + 1));
+        }
+        Ok(Self { words, blocks, supers, avail })
+    }
+
+    /// The bitmap, a multiple of 4 words, zeros behind the last bit.
+    pub fn words(&self) -> &[u64] {
+        self.words.as_ref()
+    }
+
+    /// The 16-bit counts, one for every 4 words.
+    pub fn blocks(&self) -> &[u16] {
+        self.blocks.as_ref()
+    }
+
+    /// The 64-bit counts, one for every 1024 words and the total behind them.
+    pub fn supers(&self) -> &[u64] {
+        self.supers.as_ref()
+    }
+
+    /// The ranges of memory that the bits stand for.
+    pub fn avail(&self) -> &AvailRanges {
+        &self.avail
+    }
+
+    /// Set bits in all.
+    pub fn total(&self) -> u64 {
+        self.supers().last().copied().unwrap_or(0)
+    }
+
+    /// Set bits before bit `bit`; all of them past the end.
+    pub fn rank(&self, bit: u64) -> u64 {
+        let (words, blocks, supers) = (self.words(), self.blocks(), self.supers());
+        if bit >= words.len() as u64 * 64 {
+            return self.total();
+        }
+        rank_portable(words, blocks, supers, bit)
+    }
+
+    /// The page at `ordinal` among the dumped ones; `None` past the last.
+    pub fn select(&self, ordinal: u64) -> Option<Pfn> {
+        self.avail.pfn_of(self.select_bit(ordinal)?)
+    }
+
+    /// The bit that has `ordinal` set bits before it.
+    pub fn select_bit(&self, ordinal: u64) -> Option<u64> {
+        if ordinal >= self.total() {
+            return None;
+        }
+        let (words, supers) = (self.words(), self.supers());
+        let superblock = supers.partition_point(|&s| s <= ordinal).checked_sub(1)?;
+        let first = superblock << (SUPER_SHIFT - BLOCK_SHIFT);
+        let blocks = self.blocks();
+        let last = (first + (1 << (SUPER_SHIFT - BLOCK_SHIFT))).min(blocks.len());
+        let mut left = ordinal - supers[superblock];
+        // From the last middle at or before it: at most 256 bits to go.
+        let middles = blocks.get(first..last)?;
+        let before = middles.partition_point(|&m| u64::from(m) <= left);
+        let mut word = first * BLOCK_WORDS;
+        if let Some(block) = before.checked_sub(1) {
+            left -= u64::from(middles[block]);
+            word += block * BLOCK_WORDS + BLOCK_WORDS / 2;
+        }
+        for (i, &w) in words.get(word..)?.iter().enumerate().take(BLOCK_WORDS + 1) {
+            let ones = u64::from(w.count_ones());
+            if left < ones {
+                return Some((word + i) as u64 * 64 + u64::from(select_in_word(w, left)));
+            }
+            left -= ones;
+        }
+        None
+    }
+
+    /// Looks up a slice of pages at once, their cache misses overlapped:
+    /// `out[i]` becomes the ordinal of `pfns[i]`, or [`ABSENT`]. Looks up as
+    /// many as the shorter slice has.
+    pub fn find_batch(&self, pfns: &[Pfn], out: &mut [u64]) {
+        simd::find_batch(self.words(), self.blocks(), self.supers(), &self.avail, pfns, out);
+    }
+
+    /// Runs of dumped pages in ascending order: first page, number of pages,
+    /// ordinal of the first. A run ends where its range of memory ends.
+    pub fn page_runs(&self) -> impl Iterator<Item = (Pfn, u64, u64)> + '_ {
+        let mut ordinal = 0;
+        bitmap::runs(self.words()).flat_map(|bits| self.avail.pages_of(bits)).map(
+            move |(pfn, pages)| {
+                let at = ordinal;
+                ordinal += pages;
+                (pfn, pages, at)
+            },
+        )
+    }
+}
+
+impl<W, B, S> PageLookup for RankIndex<W, B, S>
+where
+    W: AsRef<[u64]> + Send + Sync,
+    B: AsRef<[u16]> + Send + Sync,
+    S: AsRef<[u64]> + Send + Sync,
+{
+    #[inline]
+    fn find(&self, pfn: Pfn) -> Option<u64> {
+        let bit = self.avail.bit_or_max(pfn);
+        let ordinal = simd::find(self.words(), self.blocks(), self.supers(), bit);
+        (ordinal != ABSENT).then_some(ordinal)
+    }
+
+    fn memory(&self) -> usize {
+        size_of_val(self.words()) + size_of_val(self.blocks()) + size_of_val(self.supers())
+    }
+}
+
+/// The position of set bit number `n` of a word that has more than `n`.
+fn select_in_word(mut word: u64, n: u64) -> u32 {
+    for _ in 0..n {
+        word &= word - 1;
+    }
+    word.trailing_zeros()
+}
+
+/// Set bits before `bit`, which must lie in `words`.
+#[inline(always)]
+fn rank_portable(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64 {
+    let block = (bit >> BLOCK_SHIFT) as usize;
+    let upper = (bit >> (BLOCK_SHIFT - 1)) & 1;
+    let half = block * BLOCK_WORDS + (upper as usize) * 2;
+    let bits = u128::from(words[half]) | u128::from(words[half + 1]) << 64;
+    let below = (1u128 << (bit & 127)) - 1;
+    // In the upper half count up from the middle, in the lower one down to
+    // it: all ones turn the count's sign and the mask around.
+    let down = upper.wrapping_sub(1);
+    let flip = u128::from(down) | u128::from(down) << 64;
+    let count = u64::from((bits & (below ^ flip)).count_ones());
+    let middle = supers[(bit >> SUPER_SHIFT) as usize].wrapping_add(blocks[block].into());
+    middle.wrapping_add((count ^ down).wrapping_sub(down))
+}
+
+/// The ordinal of bit `bit`, or [`ABSENT`] where it isn't set or past the
+/// end.
+#[inline(always)]
+pub(crate) fn find_portable(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64 {
+    match words.get((bit / 64) as usize) {
+        Some(word) if word >> (bit % 64) & 1 != 0 => rank_portable(words, blocks, supers, bit),
+        _ => ABSENT,
+    }
+}
+
+/// Nothing here depends on the lookup before: the processor overlaps them.
+#[inline(always)]
+pub(crate) fn find_batch_portable(
+    words: &[u64],
+    blocks: &[u16],
+    supers: &[u64],
+    avail: &AvailRanges,
+    pfns: &[Pfn],
+    out: &mut [u64],
+) {
+    if words.is_empty() {
+        out.fill(ABSENT);
+        return;
+    }
+    for (out, &pfn) in out.iter_mut().zip(pfns) {
+        let bit = avail.bit_or_max(pfn);
+        let within = bit < words.len() as u64 * 64;
+        // A branch on presence would be mispredicted for every other page of
+        // a half-present batch: count for any bit, then choose.
+        let at = if within { bit } else { 0 };
+        let present = words[(at / 64) as usize] >> (at % 64) & 1 != 0;
+        let ordinal = rank_portable(words, blocks, supers, at);
+        *out = if within & present { ordinal } else { ABSENT };
+    }
+}
+
+/// Block and superblock counts of a bitmap of whole blocks.
+#[inline(always)]
+pub(crate) fn count_portable(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
+    let mut blocks = Vec::with_capacity(words.len() / BLOCK_WORDS);
+    let mut supers = Vec::with_capacity(words.len().div_ceil(SUPER_WORDS) + 1);
+    let mut total = 0u64;
+    for superblock in words.chunks(SUPER_WORDS) {
+        supers.push(total);
+        let mut within = 0u32;
+        for block in superblock.chunks_exact(BLOCK_WORDS) {
+            let middle = within + block[0].count_ones() + block[1].count_ones();
+            blocks.push(middle as u16);
+            within = middle + block[2].count_ones() + block[3].count_ones();
+        }
+        total += u64::from(within);
+    }
+    supers.push(total);
+    (blocks, supers)
+}

@@ -1,0 +1,70 @@
+//! libkvm's cached population counts since 2016 (r302976,
+//! `lib/libkvm/kvm_private.c`, `_kvm_pt_find`).
+
+use super::PageLookup;
+use crate::{AvailRanges, Error, PageBitmap, Pfn};
+
+/// `POPCOUNT_BITS`: one cached count for this many bits.
+const POPCOUNT_BITS: u64 = 1024;
+const WORD_BITS: u64 = 64;
+
+/// A 32-bit count for every 1024 bits, then population counts of words from
+/// the nearer end. Counts of words compile to what the target's baseline
+/// offers, as `__builtin_popcountll` does in FreeBSD's own build: on x86-64
+/// that is arithmetic, not the POPCNT instruction.
+pub struct Popcount1024 {
+    bitmap: Vec<u64>,
+    popcounts: Vec<u32>,
+    avail: AvailRanges,
+}
+
+impl Popcount1024 {
+    /// Fails where the pages don't fit into libkvm's 32-bit counts.
+    pub fn build(bitmap: &PageBitmap, avail: &AvailRanges) -> Result<Self, Error> {
+        let words = bitmap.words();
+        let mut popcounts = Vec::with_capacity(words.len() / 16 + 2);
+        let mut total = 0u64;
+        for chunk in words.chunks((POPCOUNT_BITS / WORD_BITS) as usize) {
+            popcounts.push(total as u32);
+            total += chunk.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
+        }
+        // The count behind the last bits, for those nearer to it.
+        popcounts.push(total as u32);
+        if total > u64::from(u32::MAX) {
+            return Err(Error::TooManyPages { found: total });
+        }
+        let mut bitmap = words.to_vec();
+        bitmap.resize(words.len().next_multiple_of(16), 0);
+        Ok(Self { bitmap, popcounts, avail: avail.clone() })
+    }
+}
+
+impl PageLookup for Popcount1024 {
+    fn find(&self, pfn: Pfn) -> Option<u64> {
+        let bit = self.avail.bit_of(pfn)?;
+        let word = (bit / WORD_BITS) as usize;
+        let mask = 1u64 << (bit % WORD_BITS);
+        let current = *self.bitmap.get(word)?;
+        if current & mask == 0 {
+            return None;
+        }
+        let id = (bit / POPCOUNT_BITS) as usize;
+        let first = id * (POPCOUNT_BITS / WORD_BITS) as usize;
+        let ones = |w: &u64| w.count_ones();
+        let count = if bit % POPCOUNT_BITS < POPCOUNT_BITS / 2 {
+            self.popcounts[id]
+                + self.bitmap[first..word].iter().map(ones).sum::<u32>()
+                + (current & (mask - 1)).count_ones()
+        } else {
+            let next = first + (POPCOUNT_BITS / WORD_BITS) as usize;
+            self.popcounts[id + 1]
+                - self.bitmap[word + 1..next].iter().map(ones).sum::<u32>()
+                - (current & !(mask - 1)).count_ones()
+        };
+        Some(count.into())
+    }
+
+    fn memory(&self) -> usize {
+        size_of_val(&*self.bitmap) + size_of_val(&*self.popcounts)
+    }
+}

@@ -1,2 +1,26 @@
-//! vmcask archive
+//! An indexed, compressed archive for kernel crash dumps that any zstd tool
+//! can walk. FORMAT.md beside this crate is its description.
+//!
+//! [`write`] makes one from any [`vmcask_dump::ReadAt`]; [`ArchiveReader`]
+//! is a `ReadAt` itself, so that a dump parser doesn't know that it reads an
+//! archive.
+
 #![forbid(unsafe_code)]
+
+mod digest;
+mod error;
+mod extents;
+pub mod layout;
+mod plan;
+mod reader;
+mod verify;
+mod writer;
+
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use layout::CELL_SIZE;
+pub use plan::{Metadata, MinidumpPages, PageMap, Plan, PtLoad};
+pub use reader::sections::is_archive;
+pub use reader::{ArchiveReader, Stats};
+pub use verify::{Damage, Report, verify};
+pub use writer::{WriteOptions, Written, write};

@@ -98,11 +98,17 @@ fn words(bytes: &[u8], word: fn([u8; 8]) -> u64) -> Vec<u64> {
 pub(crate) fn runs(words: &[u64]) -> impl Iterator<Item = Range<u64>> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let start = next_bit(words, at, 0)?;
-        let end = next_bit(words, start, u64::MAX).unwrap_or(words.len() as u64 * 64);
-        at = end;
-        Some(start..end)
+        let run = next_run(words, at)?;
+        at = run.end;
+        Some(run)
     })
+}
+
+/// The first run of set bits at or after `from`.
+pub(crate) fn next_run(words: &[u64], from: u64) -> Option<Range<u64>> {
+    let start = next_bit(words, from, 0)?;
+    let end = next_bit(words, start, u64::MAX).unwrap_or(words.len() as u64 * 64);
+    Some(start..end)
 }
 
 /// The first bit at or after `from` that differs from those of `flip`.

@@ -139,6 +139,11 @@ where
         None
     }
 
+    /// The first run of set bits at or after bit `from`, its start cut there.
+    pub fn next_run(&self, from: u64) -> Option<std::ops::Range<u64>> {
+        bitmap::next_run(self.words(), from)
+    }
+
     /// Looks up a slice of pages at once, their cache misses overlapped:
     /// `out[i]` becomes the ordinal of `pfns[i]`, or [`ABSENT`]. Looks up as
     /// many as the shorter slice has.

@@ -1,0 +1,134 @@
+//! Checking an archive: every section, every frame that holds a cell, the
+//! digest.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::ArchiveReader;
+use crate::digest::{CellHash, Digester, cell_hash};
+use crate::error::{Error, Result};
+use crate::layout::CELL_SIZE;
+
+/// Cells that a thread checks at a time.
+const BATCH_CELLS: u64 = 256;
+/// Batches checked side by side before their hashes go into the digest.
+const BATCHES_PER_ROUND: usize = 64;
+/// Damaged ranges that are listed; more are counted.
+const LISTED: usize = 100;
+
+/// A range of the original that can't be had.
+#[derive(Debug)]
+pub struct Damage {
+    /// Bytes of the original.
+    pub range: Range<u64>,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// What verification found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Damaged ranges, ascending, the first hundred.
+    pub damages: Vec<Damage>,
+    /// Cells that can't be had.
+    pub damaged_cells: u64,
+    /// Non-zero cells that were read and hashed.
+    pub intact_cells: u64,
+    /// What is wrong with the seek table, which only other programs use.
+    pub seek_table: Option<Error>,
+    /// Every frame is intact, but the content isn't what was archived.
+    pub digest_mismatch: Option<Error>,
+}
+
+impl Report {
+    /// Nothing is wrong.
+    pub fn is_intact(&self) -> bool {
+        self.damages.is_empty() && self.digest_mismatch.is_none() && self.seek_table.is_none()
+    }
+}
+
+type BatchResult = (Vec<CellHash>, Vec<Damage>);
+
+/// Reads and hashes every non-zero cell. `progress` is told the bytes of the
+/// extents done so far.
+///
+/// Fails only where nothing can be said; damage is in the report.
+pub fn verify(
+    archive: &ArchiveReader,
+    threads: usize,
+    progress: &dyn Fn(u64),
+    cancelled: &AtomicBool,
+) -> Result<Report> {
+    let cells = archive.stats().cells;
+    let mut report = Report { seek_table: archive.verify_seek_table().err(), ..Report::default() };
+    let mut digester = Digester::default();
+    let round_cells = BATCH_CELLS * BATCHES_PER_ROUND as u64;
+    let mut first = 0;
+    while first < cells {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        let end = (first + round_cells).min(cells);
+        for (hashes, damages) in round(archive, first..end, threads) {
+            report.intact_cells += hashes.len() as u64;
+            hashes.iter().for_each(|h| digester.cell(h));
+            report.damaged_cells += damages.len() as u64;
+            let room = LISTED.saturating_sub(report.damages.len());
+            report.damages.extend(damages.into_iter().take(room));
+        }
+        first = end;
+        progress(end * CELL_SIZE as u64);
+    }
+    if report.damages.is_empty() {
+        let found = archive.digest_of(digester);
+        if found != archive.digest() {
+            report.digest_mismatch = Some(Error::Digest {
+                found: found.to_string(),
+                expected: archive.digest().to_string(),
+            });
+        }
+    }
+    Ok(report)
+}
+
+fn round(archive: &ArchiveReader, cells: Range<u64>, threads: usize) -> Vec<BatchResult> {
+    let batches: Vec<_> = cells
+        .clone()
+        .step_by(BATCH_CELLS as usize)
+        .map(|first| (first..(first + BATCH_CELLS).min(cells.end), Mutex::new(None)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let Some((cells, result)) = batches.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let checked = batch(archive, cells.clone());
+                    if let Ok(mut result) = result.lock() {
+                        *result = Some(checked);
+                    }
+                }
+            });
+        }
+    });
+    batches
+        .into_iter()
+        .map(|(_, result)| result.into_inner().ok().flatten().unwrap_or_default())
+        .collect()
+}
+
+fn batch(archive: &ArchiveReader, cells: Range<u64>) -> BatchResult {
+    let mut hashes = Vec::new();
+    let mut damages = Vec::new();
+    let mut buf = [0; CELL_SIZE];
+    for cell in cells {
+        let Some(range) = archive.non_zero_range(cell) else { continue };
+        let bytes = &mut buf[..(range.end - range.start) as usize];
+        match archive.read(range.start, bytes) {
+            Ok(_) => hashes.push(cell_hash(bytes)),
+            Err(error) => damages.push(Damage { range, error }),
+        }
+    }
+    (hashes, damages)
+}

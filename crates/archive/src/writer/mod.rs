@@ -1,0 +1,197 @@
+//! Writing archives: one pass over the source, memory bounded whatever its
+//! length.
+
+mod dedup;
+mod index;
+mod pipeline;
+mod workers;
+
+use std::io::{self, Write};
+use std::sync::atomic::AtomicBool;
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::extents::Extents;
+use crate::layout::{
+    CELL_SIZE, COMPATIBLE_PLAIN, DEFAULT_CELLS_PER_FRAME, FORMAT_VERSION, HEAD_FRAME, HEAD_MAGIC,
+    Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN, SEEK_TABLE_FRAME,
+    SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry,
+};
+use crate::plan::Plan;
+use vmcask_dump::ReadAt;
+
+/// How to write.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// zstd level, 1 to 22.
+    pub level: i32,
+    /// Cells in a frame, 1 to 4096: what has to be decompressed to get at one.
+    pub cells_per_frame: u32,
+    /// Threads that hash and compress, at least 1.
+    pub threads: usize,
+    /// No zero and no duplicate cells: `zstd -d` gives back the original.
+    pub plain: bool,
+    /// Bytes for the table that finds duplicates.
+    pub dedup_memory: usize,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self {
+            level: 3,
+            cells_per_frame: DEFAULT_CELLS_PER_FRAME,
+            threads: 1,
+            plain: false,
+            dedup_memory: 96 << 20,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// Cells of the original.
+    pub cells: u64,
+    /// Those that are zero.
+    pub zero_cells: u64,
+    /// Those that share a slot with an earlier one.
+    pub duplicate_cells: u64,
+    /// Slots.
+    pub stored_cells: u64,
+    /// Names the content.
+    pub digest: Digest,
+}
+
+/// Writes an archive of `src` to `out`.
+///
+/// `progress` is told the bytes of the extents done so far; once `cancelled`
+/// is set the call ends with [`Error::Cancelled`]. The output is worthless
+/// unless the call succeeds.
+///
+/// ```
+/// use std::sync::{Arc, atomic::AtomicBool};
+/// use vmcask_archive::{ArchiveReader, Plan, WriteOptions, write};
+/// use vmcask_dump::ReadAt;
+///
+/// let original = b"panic: page fault".repeat(1000);
+/// let mut archive = Vec::new();
+/// let plan = Plan::whole(original.len() as u64);
+/// write(&original, &plan, &WriteOptions::default(), &mut archive, &|_| {}, &AtomicBool::new(false))?;
+///
+/// let reader = ArchiveReader::open(Arc::new(archive))?;
+/// let mut word = [0; 5];
+/// reader.read_exact_at(17 * 500, &mut word).unwrap();
+/// assert_eq!(&word, b"panic");
+/// # Ok::<(), vmcask_archive::Error>(())
+/// ```
+pub fn write(
+    src: &dyn ReadAt,
+    plan: &Plan,
+    opts: &WriteOptions,
+    out: &mut dyn Write,
+    progress: &dyn Fn(u64),
+    cancelled: &AtomicBool,
+) -> Result<Written> {
+    if opts.cells_per_frame == 0 || opts.cells_per_frame > MAX_CELLS_PER_FRAME {
+        return Err(Error::Plan(format!(
+            "{} cells a frame; 1 to {MAX_CELLS_PER_FRAME} are possible",
+            opts.cells_per_frame
+        )));
+    }
+    let ranges = if opts.plain {
+        pipeline::whole_frames(&plan.extents, src.len(), opts.cells_per_frame)
+    } else {
+        plan.extents.clone()
+    };
+    let extents = Extents::new(ranges, src.len())
+        .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))?;
+
+    let mut out = Output::new(out);
+    let head = Head {
+        frame_magic: HEAD_FRAME.into(),
+        frame_size: ((size_of::<Head>() - SKIPPABLE_HEADER_LEN) as u32).into(),
+        magic: HEAD_MAGIC,
+        format_version: FORMAT_VERSION.into(),
+        cell_size: (CELL_SIZE as u32).into(),
+        cells_per_frame: opts.cells_per_frame.into(),
+        reserved: U32::ZERO,
+        incompatible: 0.into(),
+        compatible: if opts.plain { COMPATIBLE_PLAIN } else { 0 }.into(),
+    };
+    out.frame(head.as_bytes(), 0)?;
+    let data = pipeline::run(src, &extents, opts, &mut out, progress, cancelled)?;
+    let written = index::write(data, &extents, plan, src.len(), &head, &mut out)?;
+    out.seek_table()?;
+    out.inner.flush().map_err(Error::Write)?;
+    Ok(Written { bytes: out.at, ..written })
+}
+
+/// The output with its position and the sizes of its frames.
+struct Output<'a> {
+    inner: &'a mut dyn Write,
+    at: u64,
+    /// Compressed and decompressed size of every frame.
+    frames: Vec<(u32, u32)>,
+}
+
+impl<'a> Output<'a> {
+    fn new(inner: &'a mut dyn Write) -> Self {
+        Self { inner, at: 0, frames: Vec::new() }
+    }
+
+    /// Writes a whole frame.
+    fn frame(&mut self, bytes: &[u8], decompressed: u32) -> Result<()> {
+        self.bytes(bytes)?;
+        self.named(bytes.len() as u64, decompressed)
+    }
+
+    /// Notes a frame of `len` bytes that has been written.
+    fn named(&mut self, len: u64, decompressed: u32) -> Result<()> {
+        let len = u32::try_from(len).map_err(|_| {
+            Error::Plan("its index would be larger than 4 GiB; use larger frames".into())
+        })?;
+        if self.frames.len() as u64 == MAX_FRAMES {
+            return Err(Error::Plan(
+                "it would take more than 2^27 frames; use larger frames".into(),
+            ));
+        }
+        self.frames.push((len, decompressed));
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.inner.write_all(bytes).map_err(Error::Write)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn pad_to(&mut self, align: u64) -> Result<()> {
+        let zeros = [0; 64];
+        let n = self.at.next_multiple_of(align) - self.at;
+        self.bytes(&zeros[..n as usize])
+    }
+
+    fn seek_table(&mut self) -> Result<()> {
+        let frames = std::mem::take(&mut self.frames);
+        let size = frames.len() * SEEK_ENTRY_LEN + SEEK_FOOTER_LEN;
+        self.bytes(&SEEK_TABLE_FRAME.to_le_bytes())?;
+        self.bytes(&(size as u32).to_le_bytes())?;
+        let mut buffered = io::BufWriter::new(&mut *self.inner);
+        for &(compressed, decompressed) in &frames {
+            let entry =
+                SeekEntry { compressed: compressed.into(), decompressed: decompressed.into() };
+            buffered.write_all(entry.as_bytes()).map_err(Error::Write)?;
+        }
+        buffered.flush().map_err(Error::Write)?;
+        drop(buffered);
+        self.at += (frames.len() * SEEK_ENTRY_LEN) as u64;
+        self.bytes(&(frames.len() as u32).to_le_bytes())?;
+        self.bytes(&[0])?;
+        self.bytes(&SEEKABLE_MAGIC.to_le_bytes())
+    }
+}

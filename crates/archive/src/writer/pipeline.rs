@@ -1,0 +1,315 @@
+//! From cells to frames: workers hash and compress, this thread decides in
+//! cell order what is zero, a duplicate or stored, and writes in slot order.
+//! The archive's bytes depend on the source and the options, never on the
+//! number of threads.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::dedup::DedupTable;
+use super::workers::{Done, Frames, Hashed, Job, Worker, compress_error, spawn};
+use super::{Output, WriteOptions};
+use crate::digest::Digester;
+use crate::error::{Error, Result};
+use crate::extents::Extents;
+use crate::layout::{CELL_SIZE, HOLE_FRAME_LEN};
+use vmcask_dump::ReadAt;
+
+/// Cells read and hashed at a time.
+const BATCH_CELLS: u64 = 256;
+/// Bytes compressed at a time.
+const GROUP_LEN: usize = 1 << 20;
+/// Jobs under way for each thread: enough to keep all busy, few enough to
+/// bound memory (2 MiB each at most).
+const JOBS_PER_THREAD: usize = 4;
+
+/// What the index needs to know about the data frames.
+pub(super) struct Data {
+    /// Bit c: cell c is not zero.
+    pub(super) words: Vec<u64>,
+    pub(super) non_zero: u64,
+    /// Non-zero cells that share an earlier slot: ordinal among the non-zero
+    /// cells, slot. All others take slots in order.
+    pub(super) duplicates: Vec<(u64, u64)>,
+    pub(super) slots: u64,
+    /// Offset of each data frame, and the end of the last.
+    pub(super) frame_offsets: Vec<u64>,
+    pub(super) digester: Digester,
+}
+
+/// Extents of a plain archive: whole frames, so that slots follow cells.
+pub(super) fn whole_frames(
+    extents: &[Range<u64>],
+    len: u64,
+    cells_per_frame: u32,
+) -> Vec<Range<u64>> {
+    let frame = u64::from(cells_per_frame) * CELL_SIZE as u64;
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for e in extents {
+        let start = e.start / frame * frame;
+        let end = e.end.next_multiple_of(frame).min(len);
+        match out.last_mut() {
+            Some(last) if start <= last.end => last.end = last.end.max(end),
+            _ => out.push(start..end),
+        }
+    }
+    out
+}
+
+pub(super) fn run(
+    src: &dyn ReadAt,
+    extents: &Extents,
+    opts: &WriteOptions,
+    out: &mut Output<'_>,
+    progress: &dyn Fn(u64),
+    cancelled: &AtomicBool,
+) -> Result<Data> {
+    let frame_len = opts.cells_per_frame as usize * CELL_SIZE;
+    let threads = opts.threads.max(1);
+    std::thread::scope(|scope| {
+        let (jobs, job_queue) = crossbeam_channel::unbounded();
+        let (done, done_queue) = crossbeam_channel::unbounded();
+        for _ in 0..threads {
+            let worker = Worker::new(src, opts.level, frame_len, opts.plain)?;
+            spawn(scope, worker, job_queue.clone(), done.clone());
+        }
+        drop((job_queue, done));
+        let writer = Pipeline {
+            out,
+            jobs,
+            done: done_queue,
+            // Whole frames, so that only the last one can be short.
+            group_len: GROUP_LEN.next_multiple_of(frame_len),
+            dedup: (!opts.plain).then(|| DedupTable::new(extents.cells(), opts.dedup_memory)),
+            group: Vec::new(),
+            hashed: BTreeMap::new(),
+            compressed: BTreeMap::new(),
+            next_hashed: 0,
+            next_group: 0,
+            next_written: 0,
+            in_flight: 0,
+            cell: 0,
+            holes: if opts.plain { Some(Holes::new(extents, src.len())) } else { None },
+            data_written: 0,
+            data: Data {
+                words: vec![0; (extents.cells().div_ceil(64) as usize).next_multiple_of(4)],
+                non_zero: 0,
+                duplicates: Vec::new(),
+                slots: 0,
+                frame_offsets: Vec::new(),
+                digester: Digester::default(),
+            },
+        };
+        writer.run(extents, threads * JOBS_PER_THREAD, progress, cancelled)
+    })
+}
+
+struct Pipeline<'a, 'b> {
+    out: &'a mut Output<'b>,
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    group_len: usize,
+    dedup: Option<DedupTable>,
+    /// Slots not yet given to a worker.
+    group: Vec<u8>,
+    /// Results that came before their turn.
+    hashed: BTreeMap<u64, Hashed>,
+    compressed: BTreeMap<u64, Frames>,
+    next_hashed: u64,
+    next_group: u64,
+    next_written: u64,
+    in_flight: usize,
+    cell: u64,
+    holes: Option<Holes>,
+    /// Bytes of the original in the frames written so far (plain archives).
+    data_written: u64,
+    data: Data,
+}
+
+impl Pipeline<'_, '_> {
+    fn run(
+        mut self,
+        extents: &Extents,
+        most_in_flight: usize,
+        progress: &dyn Fn(u64),
+        cancelled: &AtomicBool,
+    ) -> Result<Data> {
+        let batches = extents.ranges().iter().flat_map(|e| {
+            let step = BATCH_CELLS * CELL_SIZE as u64;
+            (e.start..e.end).step_by(step as usize).map(move |at| at..(at + step).min(e.end))
+        });
+        let mut bytes_done = 0;
+        let mut seq = 0;
+        let mut batches = batches.peekable();
+        loop {
+            // Results that wait for their turn count too: one slow job must
+            // not let the others pile up.
+            while self.in_flight < most_in_flight
+                && seq - self.next_hashed < 2 * most_in_flight as u64
+                && self.next_group - self.next_written < 2 * most_in_flight as u64
+                && let Some(range) = batches.next()
+            {
+                self.submit(Job::Hash { seq, range })?;
+                seq += 1;
+            }
+            if batches.peek().is_none() && self.next_hashed == seq && !self.group.is_empty() {
+                self.compress_group()?;
+            }
+            if self.in_flight == 0 {
+                break;
+            }
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            match self.done.recv() {
+                Ok(Done::Hashed { seq, result }) => {
+                    self.in_flight -= 1;
+                    self.hashed.insert(seq, result?);
+                    while let Some(hashed) = self.hashed.remove(&self.next_hashed) {
+                        self.next_hashed += 1;
+                        bytes_done += hashed.batch.bytes.len() as u64;
+                        self.place(&hashed)?;
+                        progress(bytes_done);
+                    }
+                }
+                Ok(Done::Compressed { seq, result }) => {
+                    self.in_flight -= 1;
+                    self.compressed.insert(seq, result?);
+                    while let Some(frames) = self.compressed.remove(&self.next_written) {
+                        self.next_written += 1;
+                        self.write(&frames)?;
+                    }
+                }
+                Err(_) => return Err(Error::Compress("a worker thread has ended".into())),
+            }
+        }
+        if let Some(holes) = self.holes.take() {
+            holes.rest(self.out)?;
+        }
+        let end = self.out.at;
+        self.data.frame_offsets.push(end);
+        Ok(self.data)
+    }
+
+    fn submit(&mut self, job: Job) -> Result<()> {
+        self.in_flight += 1;
+        self.jobs.send(job).map_err(|_| Error::Compress("all worker threads have ended".into()))
+    }
+
+    /// Decides for each cell of a batch, in order.
+    fn place(&mut self, hashed: &Hashed) -> Result<()> {
+        for (cell, hash) in hashed.batch.cells().zip(&hashed.hashes) {
+            let number = self.cell;
+            self.cell += 1;
+            let Some(hash) = hash else { continue };
+            self.data.words[(number / 64) as usize] |= 1 << (number % 64);
+            self.data.digester.cell(hash);
+            let ordinal = self.data.non_zero;
+            self.data.non_zero += 1;
+            // A short cell's hash is that of its own length: it equals no
+            // whole cell, not even one with zeros behind the same bytes.
+            let slot = self.data.slots;
+            let earlier = self.dedup.as_mut().and_then(|d| d.find_or_insert(hash, slot));
+            if let Some(earlier) = earlier {
+                self.data.duplicates.push((ordinal, earlier));
+                continue;
+            }
+            self.data.slots += 1;
+            self.group.extend_from_slice(cell);
+            if self.dedup.is_some() {
+                // Filled up, but not where `zstd -d` must end with the file.
+                self.group.resize(self.group.len().next_multiple_of(CELL_SIZE), 0);
+            }
+            if self.group.len() >= self.group_len {
+                self.compress_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compress_group(&mut self) -> Result<()> {
+        let slots = std::mem::replace(&mut self.group, Vec::with_capacity(self.group_len));
+        let seq = self.next_group;
+        self.next_group += 1;
+        self.submit(Job::Compress { seq, slots })
+    }
+
+    fn write(&mut self, frames: &Frames) -> Result<()> {
+        let mut at = 0;
+        for &(compressed, decompressed) in &frames.sizes {
+            if let Some(holes) = &mut self.holes {
+                holes.before(self.data_written, self.out)?;
+                self.data_written += u64::from(decompressed);
+            }
+            self.data.frame_offsets.push(self.out.at);
+            let end = at + compressed as usize;
+            self.out.frame(&frames.bytes[at..end], decompressed)?;
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+/// The holes of a plain archive, written as frames of zeros.
+struct Holes {
+    /// Bytes of data before each hole, and the hole's length; ascending.
+    holes: std::vec::IntoIter<(u64, u64)>,
+    next: Option<(u64, u64)>,
+    /// The last frame made, by its content's length: nearly all are alike.
+    frame: (u64, Vec<u8>),
+}
+
+impl Holes {
+    fn new(extents: &Extents, len: u64) -> Self {
+        let mut holes = Vec::new();
+        let (mut at, mut data) = (0, 0);
+        for e in extents.ranges() {
+            if e.start > at {
+                holes.push((data, e.start - at));
+            }
+            data += e.end - e.start;
+            at = e.end;
+        }
+        if len > at {
+            holes.push((data, len - at));
+        }
+        let mut holes = holes.into_iter();
+        Self { next: holes.next(), holes, frame: (0, Vec::new()) }
+    }
+
+    /// Writes the hole that begins after `data` bytes of data, if one does.
+    fn before(&mut self, data: u64, out: &mut Output<'_>) -> Result<()> {
+        while let Some((at, len)) = self.next
+            && at <= data
+        {
+            self.next = self.holes.next();
+            let mut left = len;
+            while left > 0 {
+                let n = left.min(HOLE_FRAME_LEN);
+                if self.frame.0 != n {
+                    self.frame = (n, zeros(n)?);
+                }
+                out.frame(&self.frame.1, n as u32)?;
+                left -= n;
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(mut self, out: &mut Output<'_>) -> Result<()> {
+        self.before(u64::MAX, out)
+    }
+}
+
+fn zeros(len: u64) -> Result<Vec<u8>> {
+    let content = vec![0; len as usize];
+    let mut frame = vec![0; zstd_safe::compress_bound(content.len())];
+    let mut context = zstd_safe::CCtx::create();
+    context.set_parameter(zstd_safe::CParameter::ChecksumFlag(true)).map_err(compress_error)?;
+    let n = context.compress2(&mut frame[..], &content).map_err(compress_error)?;
+    frame.truncate(n);
+    Ok(frame)
+}

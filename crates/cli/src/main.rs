@@ -1,3 +1,68 @@
-//! The vmcask binary.
+//! `vmcask`: FreeBSD kernel crash dumps on the command line. Arguments in
+//! [`args`], one file a subcommand in [`cmd`]; the work is done in the
+//! crates below.
+
 #![forbid(unsafe_code)]
-fn main() {}
+// Nothing outside a binary can reach it anyhow.
+#![allow(unreachable_pub)]
+
+mod args;
+mod cmd;
+mod hexdump;
+mod interrupt;
+mod progress;
+mod size;
+
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+/// How a command that didn't fail ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Everything asked for was done: exit code 0.
+    Done,
+    /// Done, but the output lacks something, already named: exit code 3.
+    Incomplete,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Failing to install handlers is no reason not to work.
+    let _ = interrupt::install();
+    let quiet = cli.quiet;
+    let result = match cli.command {
+        Command::Info(args) => cmd::info::run(&args),
+        Command::Convert(args) => cmd::convert::run(&args, quiet),
+        Command::Verify(args) => cmd::verify::run(&args, quiet),
+        Command::Read(args) => cmd::read::run(&args),
+        Command::Gen(args) => cmd::generate::run(&args, quiet),
+        Command::Demo(args) => cmd::demo::run(&args, quiet),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Incomplete) => ExitCode::from(3),
+        Err(e) if broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(_) if interrupt::raised() => {
+            eprintln!("vmcask: interrupted");
+            ExitCode::from(interrupt::EXIT_INTERRUPTED)
+        }
+        Err(e) => {
+            eprintln!("vmcask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever reads our standard output has read enough: `vmcask ... | head`.
+fn broken_pipe(e: &anyhow::Error) -> bool {
+    e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+/// A remark that doesn't stop the work.
+fn warn(file: &std::path::Path, what: impl std::fmt::Display) {
+    eprintln!("vmcask: warning: {}: {what}", file.display());
+}

@@ -1,0 +1,129 @@
+//! `vmcask verify`: an archive against its checksums, a dump against its
+//! size.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use vmcask_archive::{ArchiveReader, Report};
+use vmcask_convert::{Dump, Input, input};
+
+use super::print_warnings;
+use crate::args::{VerifyArgs, threads};
+use crate::progress::Progress;
+use crate::size::{count, human};
+use crate::{Outcome, interrupt};
+
+#[derive(Serialize)]
+struct Verdict {
+    schema: u32,
+    file: String,
+    intact: bool,
+    cells_checked: u64,
+    cells_damaged: u64,
+    damages: Vec<DamageInfo>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct DamageInfo {
+    offset: u64,
+    bytes: u64,
+    error: String,
+}
+
+pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
+    let input = input::open(&args.file)?;
+    if !args.json {
+        print_warnings(&input);
+    }
+    let Some(archive) = &input.archive else { return dump(&input, args) };
+    let report = check(archive, threads(args.threads), quiet)?;
+    if args.json {
+        let damages = report.damages.iter().map(|d| DamageInfo {
+            offset: d.range.start,
+            bytes: d.range.end - d.range.start,
+            error: d.error.to_string(),
+        });
+        let verdict = verdict(&input, &report, damages.collect());
+        println!("{}", serde_json::to_string_pretty(&verdict)?);
+    }
+    if report.is_intact() {
+        if !quiet && !args.json {
+            let stats = archive.stats();
+            println!(
+                "{}: intact: {} cells, {} frames, digest {}",
+                args.file.display(),
+                count(stats.cells),
+                count(stats.frames),
+                archive.digest()
+            );
+        }
+        return Ok(Outcome::Done);
+    }
+    if !args.json {
+        for d in &report.damages {
+            println!(
+                "offset {:#x}, {} bytes: {}",
+                d.range.start,
+                d.range.end - d.range.start,
+                d.error
+            );
+        }
+    }
+    if let Some(e) = report.digest_mismatch.or(report.seek_table) {
+        bail!("{}: {e}", args.file.display());
+    }
+    bail!(
+        "{}: damaged: {} of its cells ({}) can't be read",
+        args.file.display(),
+        count(report.damaged_cells),
+        human(report.damaged_cells * vmcask_archive::CELL_SIZE as u64)
+    )
+}
+
+fn verdict(input: &Input, report: &Report, damages: Vec<DamageInfo>) -> Verdict {
+    let Dump::Minidump(dump) = &input.dump;
+    Verdict {
+        schema: 1,
+        file: input.path.display().to_string(),
+        intact: report.is_intact(),
+        cells_checked: report.intact_cells,
+        cells_damaged: report.damaged_cells,
+        damages,
+        warnings: dump.warnings().iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Reads and checks all of an archive.
+pub fn check(archive: &ArchiveReader, threads: usize, quiet: bool) -> Result<Report> {
+    let total = archive.stats().cells * vmcask_archive::CELL_SIZE as u64;
+    let progress = Progress::new("verifying", total, quiet);
+    Ok(vmcask_archive::verify(archive, threads, &|done| progress.set(done), interrupt::flag())?)
+}
+
+/// A minidump has no checksums: only its structure can be told from wrong.
+fn dump(input: &Input, args: &VerifyArgs) -> Result<Outcome> {
+    let Dump::Minidump(dump) = &input.dump;
+    let whole = dump.pages_present() == dump.pages_promised();
+    if args.json {
+        let report = Report::default();
+        let verdict = Verdict { intact: whole, ..verdict(input, &report, Vec::new()) };
+        println!("{}", serde_json::to_string_pretty(&verdict)?);
+    }
+    if !whole {
+        bail!(
+            "{}: truncated: {} of {} pages are there",
+            args.file.display(),
+            count(dump.pages_present()),
+            count(dump.pages_promised())
+        );
+    }
+    if !args.json {
+        println!(
+            "{}: {}: complete, {} pages (a minidump has no checksums: its structure was checked)",
+            args.file.display(),
+            input.dump.name(),
+            count(dump.pages_present())
+        );
+    }
+    Ok(Outcome::Done)
+}

@@ -1,8 +1,9 @@
 //! The command line. Flags mean the same in every subcommand.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
@@ -136,25 +137,61 @@ pub struct VerifyArgs {
 
 #[derive(Args)]
 pub struct ReadArgs {
-    /// The dump or archive
-    pub file: PathBuf,
+    /// The dump or archive, and how many bytes to read (default: 256)
+    ///
+    /// The order doesn't matter: `FILE --va ADDR LEN` and `--va ADDR LEN FILE` are the same.
+    #[arg(value_names = ["FILE", "LEN"], num_args = 1..=2, required = true)]
+    file_and_length: Vec<OsString>,
 
-    /// Kernel virtual address, and how many bytes
-    #[arg(long, value_names = ["ADDR", "LEN"], num_args = 1..=2, value_parser = size::number,
+    /// Kernel virtual address
+    #[arg(long, value_name = "ADDR", value_parser = size::number,
           required_unless_present = "pa", conflicts_with = "pa")]
-    pub va: Option<Vec<u64>>,
+    pub va: Option<u64>,
 
-    /// Physical address, and how many bytes
-    #[arg(long, value_names = ["ADDR", "LEN"], num_args = 1..=2, value_parser = size::number)]
-    pub pa: Option<Vec<u64>>,
+    /// Physical address
+    #[arg(long, value_name = "ADDR", value_parser = size::number)]
+    pub pa: Option<u64>,
 
-    /// How many bytes (default: 256)
+    /// How many bytes
     #[arg(short = 'n', long, alias = "len", value_name = "LEN", value_parser = size::number)]
-    pub length: Option<u64>,
+    length: Option<u64>,
 
     /// Write the bytes alone, no hexdump
     #[arg(long)]
     pub raw: bool,
+}
+
+/// Bytes shown where no length is given.
+const DEFAULT_LEN: u64 = 256;
+
+impl ReadArgs {
+    /// File and length, in whichever order they came; usage errors end the
+    /// process as clap's own do.
+    pub fn file_and_length(&self) -> (PathBuf, u64) {
+        let number = |word: &OsString| word.to_str().and_then(|w| size::number(w).ok());
+        let (file, length) = match &self.file_and_length[..] {
+            [file] => (file, None),
+            [first, second] => match (number(first), number(second)) {
+                (_, Some(length)) => (first, Some(length)),
+                (Some(length), None) => (second, Some(length)),
+                (None, None) => usage(&format!(
+                    "neither {} nor {} is a length",
+                    first.display(),
+                    second.display()
+                )),
+            },
+            _ => usage("FILE is missing"),
+        };
+        let length = match (length, self.length) {
+            (Some(_), Some(_)) => usage("the length is given twice"),
+            (length, option) => length.or(option).unwrap_or(DEFAULT_LEN),
+        };
+        (file.into(), length)
+    }
+}
+
+fn usage(what: &str) -> ! {
+    Cli::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -178,6 +215,11 @@ pub struct GenArgs {
     /// Architecture
     #[arg(long, value_enum, default_value = "amd64")]
     pub arch: GenArch,
+
+    /// Minidump version: 1 and 2 have no dump_avail, 1 has PTEs in its pmap
+    #[arg(long = "version", value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub minidump_version: u32,
 
     /// The same arguments with the same seed give the same bytes, on every machine
     #[arg(long, value_name = "N", default_value_t = 1)]

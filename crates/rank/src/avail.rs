@@ -4,14 +4,14 @@ use crate::{Error, Pfn};
 
 /// Up to this many ranges are scanned without a branch; above it, binary
 /// search. Machines have a handful.
-const SCAN_LIMIT: usize = 16;
+pub(crate) const SCAN_LIMIT: usize = 16;
 
 /// A range of pages and the bit of its first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
-    first: u64,
-    pages: u64,
-    bit: u64,
+pub(crate) struct Range {
+    pub(crate) first: u64,
+    pub(crate) pages: u64,
+    pub(crate) bit: u64,
 }
 
 /// The ranges of physical memory that a bitmap's bits count, one after the
@@ -30,11 +30,16 @@ impl AvailRanges {
     /// terminating pair, for pages of `1 << page_shift` bytes.
     ///
     /// A range counts every page it touches. Ranges that meet within a page
-    /// both count it, as the kernel does, which then uses the first one's
-    /// bit; so does [`AvailRanges::bit_of`].
+    /// both count it, as the kernel does; but `dump_add_page` is given the
+    /// page's first address and sets the bit of the first range that holds
+    /// it, never the second bit. [`AvailRanges::bit_of`] takes the first too.
     ///
-    /// Fails where a range is empty or starts before the previous one's end.
+    /// Fails where a range is empty or starts before the previous one's end,
+    /// and where `page_shift` is 64 or more.
     pub fn new(pairs: &[(u64, u64)], page_shift: u32) -> Result<Self, Error> {
+        if page_shift >= u64::BITS {
+            return Err(Error::PageShift { found: page_shift });
+        }
         let mut ranges = Vec::with_capacity(pairs.len());
         let mut total = 0;
         let mut previous_end = 0;
@@ -47,8 +52,9 @@ impl AvailRanges {
             }
             previous_end = end;
             let first = start >> page_shift;
-            // Disjoint ranges of 2^64 bytes, each rounded out by less than
-            // two pages: the sum stays far below 2^64.
+            // Disjoint ranges within 2^64 bytes: single bytes can't sum to
+            // 2^64 pages, and of larger pages each range rounds out by less
+            // than two.
             let pages = end.div_ceil(1 << page_shift) - first;
             ranges.push(Range { first, pages, bit: total });
             total += pages;
@@ -69,6 +75,10 @@ impl AvailRanges {
     /// First page and number of pages of each range, ascending.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (Pfn, u64)> + '_ {
         self.ranges.iter().map(|r| (Pfn(r.first), r.pages))
+    }
+
+    pub(crate) fn ranges(&self) -> &[Range] {
+        &self.ranges
     }
 
     /// The bit of page `pfn`; `None` in a hole.

@@ -17,19 +17,27 @@ const GROUP: usize = 4;
 impl PageBitmap {
     /// From 64-bit words. Bits from `bits` on belong to no page: they are
     /// cleared, and [`PageBitmap::spare_bits`] counts those that were set.
-    /// Missing words read as zeros.
+    /// Missing words read as zeros, and take no memory, whatever `bits` is.
+    ///
+    /// ```
+    /// # use vmcask_rank::PageBitmap;
+    /// let bitmap = PageBitmap::from_words(vec![0b1101, 0xff], 66);
+    /// assert_eq!(bitmap.runs().collect::<Vec<_>>(), [0..1, 2..4, 64..66]);
+    /// assert_eq!((bitmap.count_ones(), bitmap.spare_bits()), (5, 6));
+    /// ```
     pub fn from_words(mut words: Vec<u64>, bits: u64) -> Self {
-        let used = bits.div_ceil(64) as usize;
+        let used = usize::try_from(bits.div_ceil(64)).unwrap_or(usize::MAX);
         let mut spare = words.iter().skip(used).map(|w| u64::from(w.count_ones())).sum();
-        words.resize(used, 0);
-        if let Some(last) = words.last_mut()
+        words.truncate(used);
+        if words.len() == used
+            && let Some(last) = words.last_mut()
             && !bits.is_multiple_of(64)
         {
             let keep = (1u64 << (bits % 64)) - 1;
             spare += u64::from((*last & !keep).count_ones());
             *last &= keep;
         }
-        words.resize(used.next_multiple_of(GROUP), 0);
+        words.resize(words.len().next_multiple_of(GROUP), 0);
         Self { words, bits, spare }
     }
 
@@ -44,7 +52,8 @@ impl PageBitmap {
         Self::from_words(words(bytes, u64::from_be_bytes), bits)
     }
 
-    /// The words; those behind the last bit are zero.
+    /// The words, a multiple of 4 of them; bits behind the last are zero, and
+    /// so are words missing at the end.
     pub fn words(&self) -> &[u64] {
         &self.words
     }

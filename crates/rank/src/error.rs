@@ -24,6 +24,18 @@ pub enum Error {
         /// Where the previous one ends.
         previous_end: u64,
     },
+    /// Pages of 2^64 bytes and more.
+    PageShift {
+        /// log2 of the page size.
+        found: u32,
+    },
+    /// The superblock counts promise more pages than there are.
+    Total {
+        /// The last count.
+        found: u64,
+        /// Pages of all ranges.
+        pages: u64,
+    },
     /// The table's length doesn't fit its bitmap.
     Length {
         /// Which table.
@@ -50,6 +62,12 @@ impl fmt::Display for Error {
                 f,
                 "range {index} starts at {start:#x}, before the previous one ends ({previous_end:#x})"
             ),
+            Self::PageShift { found } => {
+                write!(f, "page shift is {found}, expected at most 63")
+            }
+            Self::Total { found, pages } => {
+                write!(f, "last superblock count is {found}, expected at most {pages}, the pages")
+            }
             Self::Length { table, found, expected } => {
                 write!(f, "{table} has {found} entries, expected {expected}")
             }

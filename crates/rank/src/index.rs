@@ -11,12 +11,12 @@ use crate::lookup::PageLookup;
 use crate::{Error, Pfn, simd};
 
 /// log2 of a block's bits.
-const BLOCK_SHIFT: u32 = 8;
+pub(crate) const BLOCK_SHIFT: u32 = 8;
 /// log2 of a superblock's bits. 16-bit counts reach: the last middle of a
 /// superblock has at most 2^16 - 128 bits before it.
-const SUPER_SHIFT: u32 = 16;
-const BLOCK_WORDS: usize = 1 << (BLOCK_SHIFT - 6);
-const SUPER_WORDS: usize = 1 << (SUPER_SHIFT - 6);
+pub(crate) const SUPER_SHIFT: u32 = 16;
+pub(crate) const BLOCK_WORDS: usize = 1 << (BLOCK_SHIFT - 6);
+pub(crate) const SUPER_WORDS: usize = 1 << (SUPER_SHIFT - 6);
 
 /// What [`RankIndex::find_batch`] answers for an absent page.
 pub const ABSENT: u64 = u64::MAX;
@@ -35,8 +35,12 @@ pub struct RankIndex<W, B, S> {
 }
 
 impl OwnedRankIndex {
-    /// Counts the bitmap. Its bits are those of `avail`, one after the other.
-    pub fn build(bitmap: PageBitmap, avail: AvailRanges) -> Self {
+    /// Counts the bitmap. Its bits are those of `avail`, one after the other;
+    /// any behind the last page are ignored.
+    pub fn build(mut bitmap: PageBitmap, avail: AvailRanges) -> Self {
+        if bitmap.bits() > avail.total_pages() {
+            bitmap = PageBitmap::from_words(bitmap.into_words(), avail.total_pages());
+        }
         let words = bitmap.into_words();
         let (blocks, supers) = simd::count(&words);
         Self { words, blocks, supers, avail }
@@ -52,21 +56,36 @@ where
     /// Takes arrays that [`RankIndex::words`], [`RankIndex::blocks`] and
     /// [`RankIndex::supers`] once gave out.
     ///
-    /// Checks their lengths, nothing else: that takes no time whatever their
-    /// size. Counts that don't belong to the bitmap make wrong answers, never
-    /// a panic.
+    /// Checks their lengths and the total, nothing else: that takes no time
+    /// whatever their size. Counts that don't belong to the bitmap make wrong
+    /// answers, never a panic.
+    ///
+    /// ```
+    /// # use vmcask_rank::{AvailRanges, PageBitmap, PageLookup, Pfn, RankIndex};
+    /// let pages = AvailRanges::identity(256);
+    /// let built = RankIndex::build(PageBitmap::from_words(vec![0b110], 256), pages.clone());
+    /// // As slices of a memory map would be.
+    /// let index = RankIndex::from_parts(built.words(), built.blocks(), built.supers(), pages)?;
+    /// assert_eq!(index.find(Pfn(2)), Some(1));
+    /// # Ok::<(), vmcask_rank::Error>(())
+    /// ```
     pub fn from_parts(words: W, blocks: B, supers: S, avail: AvailRanges) -> Result<Self, Error> {
         let (w, b, s) = (words.as_ref().len(), blocks.as_ref().len(), supers.as_ref().len());
-        let need = (avail.total_pages().div_ceil(64) as usize).next_multiple_of(BLOCK_WORDS);
+        let most = (avail.total_pages().div_ceil(64) as usize).next_multiple_of(BLOCK_WORDS);
         let length = |table, found, expected| Error::Length { table, found, expected };
-        if w != need {
-            return Err(length("bitmap words", w, need));
+        // Fewer words are a bitmap whose end is missing: pages not dumped.
+        if w > most || !w.is_multiple_of(BLOCK_WORDS) {
+            return Err(length("bitmap words", w, most));
         }
         if b != w / BLOCK_WORDS {
             return Err(length("block counts", b, w / BLOCK_WORDS));
         }
         if s != w.div_ceil(SUPER_WORDS) + 1 {
             return Err(length("superblock counts", s, w.div_ceil(SUPER_WORDS) + 1));
+        }
+        let total = supers.as_ref().last().copied().unwrap_or(0);
+        if total > avail.total_pages() {
+            return Err(Error::Total { found: total, pages: avail.total_pages() });
         }
         Ok(Self { words, blocks, supers, avail })
     }
@@ -120,7 +139,7 @@ where
         let first = superblock << (SUPER_SHIFT - BLOCK_SHIFT);
         let blocks = self.blocks();
         let last = (first + (1 << (SUPER_SHIFT - BLOCK_SHIFT))).min(blocks.len());
-        let mut left = ordinal - supers[superblock];
+        let mut left = ordinal.wrapping_sub(supers[superblock]);
         // From the last middle at or before it: at most 256 bits to go.
         let middles = blocks.get(first..last)?;
         let before = middles.partition_point(|&m| u64::from(m) <= left);
@@ -147,6 +166,15 @@ where
     /// Looks up a slice of pages at once, their cache misses overlapped:
     /// `out[i]` becomes the ordinal of `pfns[i]`, or [`ABSENT`]. Looks up as
     /// many as the shorter slice has.
+    ///
+    /// ```
+    /// # use vmcask_rank::{ABSENT, AvailRanges, PageBitmap, Pfn, RankIndex};
+    /// let bitmap = PageBitmap::from_words(vec![0b1010], 64);
+    /// let index = RankIndex::build(bitmap, AvailRanges::identity(64));
+    /// let mut ordinals = [0; 3];
+    /// index.find_batch(&[Pfn(1), Pfn(2), Pfn(3)], &mut ordinals);
+    /// assert_eq!(ordinals, [0, ABSENT, 1]);
+    /// ```
     pub fn find_batch(&self, pfns: &[Pfn], out: &mut [u64]) {
         simd::find_batch(self.words(), self.blocks(), self.supers(), &self.avail, pfns, out);
     }

@@ -43,4 +43,5 @@ pub use lookup::{ChainedHash, PageLookup, Popcount1024};
 
 /// A physical page number: a physical address divided by the page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(transparent)]
 pub struct Pfn(pub u64);

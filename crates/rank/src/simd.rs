@@ -1,6 +1,10 @@
 //! Faster paths chosen at run time: the one module with `unsafe` code.
 #![allow(unsafe_code)]
 
+use crate::Pfn;
+use crate::avail::AvailRanges;
+use crate::index;
+
 /// Calls `$portable` compiled for POPCNT where the processor has it: default
 /// x86-64 builds may not assume it, and count bits in a dozen instructions.
 macro_rules! with_popcnt {
@@ -24,17 +28,13 @@ macro_rules! with_popcnt {
     };
 }
 
-use crate::Pfn;
-use crate::avail::AvailRanges;
-use crate::index;
-
 with_popcnt!(
     find,
     index::find_portable,
     (words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64
 );
 with_popcnt!(
-    find_batch,
+    find_batch_popcnt,
     index::find_batch_portable,
     (words: &[u64], blocks: &[u16], supers: &[u64], avail: &AvailRanges, pfns: &[Pfn], out: &mut [u64]) -> ()
 );
@@ -43,3 +43,255 @@ with_popcnt!(
     index::count_portable,
     (words: &[u64]) -> (Vec<u16>, Vec<u64>)
 );
+
+/// The fastest batch path that this processor and these tables allow.
+pub(crate) fn find_batch(
+    words: &[u64],
+    blocks: &[u16],
+    supers: &[u64],
+    avail: &AvailRanges,
+    pfns: &[Pfn],
+    out: &mut [u64],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::detected()
+        && let Some(tables) = avx512::Tables::new(words, blocks, supers, avail)
+    {
+        // SAFETY: `detected` has found the features it asks for.
+        let done = unsafe { avx512::find_eights(&tables, pfns, out) };
+        return find_batch_popcnt(words, blocks, supers, avail, &pfns[done..], &mut out[done..]);
+    }
+    find_batch_popcnt(words, blocks, supers, avail, pfns, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmplt_epu64_mask,
+        _mm512_cvtepu32_epi64, _mm512_i64gather_epi32, _mm512_i64gather_epi64, _mm512_loadu_si512,
+        _mm512_mask_add_epi64, _mm512_mask_blend_epi64, _mm512_mask_mov_epi64,
+        _mm512_maskz_mov_epi64, _mm512_min_epu64, _mm512_popcnt_epi64, _mm512_set1_epi64,
+        _mm512_slli_epi64, _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
+        _mm512_storeu_si512, _mm512_sub_epi64, _mm512_test_epi64_mask, _mm512_xor_si512,
+    };
+
+    use super::{AvailRanges, Pfn};
+    use crate::avail::SCAN_LIMIT;
+    use crate::index::{ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
+
+    const LANES: usize = 8;
+
+    pub(super) fn detected() -> bool {
+        std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512vpopcntdq")
+    }
+
+    /// Slices whose lengths have been checked against each other: what the
+    /// gathers rely on.
+    pub(super) struct Tables<'a> {
+        words: &'a [u64],
+        blocks: &'a [u16],
+        supers: &'a [u64],
+        avail: &'a AvailRanges,
+    }
+
+    impl<'a> Tables<'a> {
+        /// `None` where the lengths don't fit, where there is a single block
+        /// (counts are gathered in pairs), and where there are so many ranges
+        /// that a search beats a scan.
+        pub(super) fn new(
+            words: &'a [u64],
+            blocks: &'a [u16],
+            supers: &'a [u64],
+            avail: &'a AvailRanges,
+        ) -> Option<Self> {
+            let fit = words.len() == blocks.len().checked_mul(BLOCK_WORDS)?
+                && supers.len() >= words.len().div_ceil(SUPER_WORDS);
+            (fit && blocks.len() >= 2 && avail.ranges().len() <= SCAN_LIMIT).then_some(Self {
+                words,
+                blocks,
+                supers,
+                avail,
+            })
+        }
+    }
+
+    /// Looks up as many eights as both slices hold; returns how many pages
+    /// that was.
+    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    pub(super) fn find_eights(t: &Tables, pfns: &[Pfn], out: &mut [u64]) -> usize {
+        let (pfns, _) = pfns.as_chunks::<LANES>();
+        let (out, _) = out.as_chunks_mut::<LANES>();
+        for (pfns, out) in pfns.iter().zip(out.iter_mut()) {
+            // SAFETY: `Pfn` is a transparent u64, and there are 8 of them.
+            let pfn = unsafe { _mm512_loadu_si512(pfns.as_ptr().cast()) };
+            let ordinal = rank(t, bit_of(t.avail, pfn));
+            // SAFETY: 8 u64 are 64 bytes.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), ordinal) };
+        }
+        pfns.len().min(out.len()) * LANES
+    }
+
+    /// [`AvailRanges::bit_or_max`] of 8 pages.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn bit_of(avail: &AvailRanges, pfn: __m512i) -> __m512i {
+        let mut bit = splat(u64::MAX);
+        for r in avail.ranges().iter().rev() {
+            let within = _mm512_sub_epi64(pfn, splat(r.first));
+            let inside = _mm512_cmplt_epu64_mask(within, splat(r.pages));
+            bit = _mm512_mask_add_epi64(bit, inside, within, splat(r.bit));
+        }
+        bit
+    }
+
+    /// The ordinals of 8 bits, [`ABSENT`] where not set or past the end.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    fn rank(t: &Tables, bit: __m512i) -> __m512i {
+        let within = _mm512_cmplt_epu64_mask(bit, splat(t.words.len() as u64 * 64));
+        let bit = _mm512_maskz_mov_epi64(within, bit);
+        // The two words on this side of the block's middle.
+        let half = _mm512_slli_epi64::<1>(_mm512_srli_epi64::<7>(bit));
+        let block = _mm512_srli_epi64::<BLOCK_SHIFT>(bit);
+        // A gather takes 32 bits: the last count is taken with the one before
+        // it, so as not to read past the end.
+        let pair = _mm512_min_epu64(block, splat(t.blocks.len() as u64 - 2));
+        let second = _mm512_slli_epi64::<4>(_mm512_sub_epi64(block, pair));
+        let superblock = _mm512_srli_epi64::<SUPER_SHIFT>(bit);
+        // SAFETY: bit < words.len() * 64 and `Tables::new` has checked the
+        // lengths, so: half <= words.len() - 2, words being a multiple of 4;
+        // block < blocks.len(), and pair <= blocks.len() - 2, which doesn't
+        // wrap; superblock < supers.len().
+        let (low, high, pair, superblock) = unsafe {
+            let words = t.words.as_ptr().cast();
+            (
+                _mm512_i64gather_epi64::<8>(half, words),
+                _mm512_i64gather_epi64::<8>(half, words.add(1)),
+                _mm512_i64gather_epi32::<2>(pair, t.blocks.as_ptr().cast()),
+                _mm512_i64gather_epi64::<8>(superblock, t.supers.as_ptr().cast()),
+            )
+        };
+        let pair = _mm512_srlv_epi64(_mm512_cvtepu32_epi64(pair), second);
+        let middle = _mm512_and_si512(pair, splat(0xffff));
+
+        let in_high = _mm512_test_epi64_mask(bit, splat(64));
+        let own = _mm512_sllv_epi64(splat(1), _mm512_and_si512(bit, splat(63)));
+        let word = _mm512_mask_blend_epi64(in_high, low, high);
+        let present = within & _mm512_test_epi64_mask(word, own);
+
+        // As `rank_portable`: up from the middle what lies below the bit,
+        // down to it what doesn't.
+        let below = _mm512_sub_epi64(own, splat(1));
+        let below_low = _mm512_mask_mov_epi64(below, in_high, splat(u64::MAX));
+        let below_high = _mm512_maskz_mov_epi64(in_high, below);
+        let up = _mm512_test_epi64_mask(bit, splat(128));
+        let flip = _mm512_mask_mov_epi64(splat(u64::MAX), up, splat(0));
+        let count = _mm512_add_epi64(
+            _mm512_popcnt_epi64(_mm512_and_si512(low, _mm512_xor_si512(below_low, flip))),
+            _mm512_popcnt_epi64(_mm512_and_si512(high, _mm512_xor_si512(below_high, flip))),
+        );
+        let from = _mm512_add_epi64(superblock, middle);
+        let down = _mm512_sub_epi64(from, count);
+        let ordinal = _mm512_mask_add_epi64(down, up, from, count);
+        _mm512_mask_mov_epi64(splat(ABSENT), present, ordinal)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn splat(v: u64) -> __m512i {
+        _mm512_set1_epi64(v as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ABSENT, OwnedRankIndex, PageBitmap};
+
+    /// splitmix64: this crate has no dependencies, and a fixed sequence will
+    /// do.
+    fn noise(seed: u64) -> impl Iterator<Item = u64> {
+        (1..).map(move |i: u64| {
+            let mut z = seed.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        })
+    }
+
+    #[test]
+    fn all_paths_answer_alike() {
+        for words in [0usize, 1, 4, 5, 8, 9, 12, 1020, 1024, 1025, 2100, 4096] {
+            for ranges in [1, 2, 5, 16, 17] {
+                let bits = words as u64 * 64;
+                let step = bits / ranges + 1;
+                // Ranges with holes of a third of their length between them.
+                let pairs: Vec<_> = (0..ranges)
+                    .map(|i| {
+                        let start = 3 + i * (step + step / 3);
+                        (start << 12, (start + step) << 12)
+                    })
+                    .collect();
+                let avail = AvailRanges::new(&pairs, 12).unwrap();
+                let bitmap = PageBitmap::from_words(noise(bits).take(words).collect(), bits);
+                let index = OwnedRankIndex::build(bitmap.clone(), avail.clone());
+                let (w, b, s) = (index.words(), index.blocks(), index.supers());
+
+                let last = pairs[pairs.len() - 1].1 >> 12;
+                let pfns: Vec<_> = (0..last + 77)
+                    .chain([u64::MAX, u64::MAX >> 12, 1 << 63])
+                    .chain(noise(1).take(100))
+                    .map(Pfn)
+                    .collect();
+                let want: Vec<_> = pfns
+                    .iter()
+                    .map(|&pfn| match avail.bit_of(pfn) {
+                        Some(bit) if bitmap.get(bit) => index.rank(bit),
+                        _ => ABSENT,
+                    })
+                    .collect();
+                let check = |path: &str, found: &[u64]| {
+                    assert_eq!(found, want, "{path}, {words} words, {ranges} ranges");
+                };
+                let mut out = vec![7; pfns.len()];
+                index::find_batch_portable(w, b, s, &avail, &pfns, &mut out);
+                check("portable", &out);
+                out.fill(7);
+                find_batch_popcnt(w, b, s, &avail, &pfns, &mut out);
+                check("popcnt", &out);
+                out.fill(7);
+                find_batch(w, b, s, &avail, &pfns, &mut out);
+                check("best", &out);
+                // The two slices cut to different lengths.
+                for cut in [0, 1, 7, 8, 9, 16] {
+                    out.fill(7);
+                    find_batch(w, b, s, &avail, &pfns[..cut], &mut out);
+                    assert_eq!(out[..cut], want[..cut]);
+                    assert!(out[cut..].iter().all(|&o| o == 7));
+                    find_batch(w, b, s, &avail, &pfns, &mut out[..cut]);
+                    assert_eq!(out[..cut], want[..cut]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn popcnt_counts_as_portable_code_does() {
+        let words: Vec<_> = noise(3).take(2052).collect();
+        assert_eq!(count(&words), index::count_portable(&words));
+    }
+
+    /// Tables whose lengths don't belong together never reach the gathers.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn unfit_tables_are_refused() {
+        let avail = AvailRanges::identity(8192);
+        let fits = |w: usize, b: usize, s: usize| {
+            avx512::Tables::new(&vec![0; w], &vec![0; b], &vec![0; s], &avail).is_some()
+        };
+        assert!(fits(8, 2, 1) && fits(1028, 257, 2));
+        assert!(!fits(0, 0, 1) && !fits(4, 1, 1) && !fits(7, 2, 1) && !fits(12, 2, 1));
+        assert!(!fits(8, 3, 1) && !fits(8, 2, 0) && !fits(1028, 257, 1));
+    }
+}

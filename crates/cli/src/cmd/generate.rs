@@ -15,6 +15,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
         ram: args.ram,
         dump: args.dump,
         seed: args.seed,
+        version: args.minidump_version,
         ..Spec::default()
     })?;
     let out = OutputFile::create(&args.output, args.output_args.force)?;

@@ -10,8 +10,6 @@ use super::print_warnings;
 use crate::args::ReadArgs;
 use crate::{Outcome, hexdump, interrupt};
 
-/// Bytes shown where no length is given.
-const DEFAULT_LEN: u64 = 256;
 /// Memory is fetched in pieces of this many bytes, never across a page.
 const PIECE: u64 = 4096;
 
@@ -31,23 +29,18 @@ impl Space<'_> {
 }
 
 pub fn run(args: &ReadArgs) -> Result<Outcome> {
-    let (asked, physical) = match (&args.va, &args.pa) {
+    let (addr, physical) = match (args.va, args.pa) {
         (Some(va), _) => (va, false),
         (_, Some(pa)) => (pa, true),
         (None, None) => bail!("--va or --pa is needed"),
     };
-    let addr = asked[0];
-    let len = match (asked.get(1), args.length) {
-        (Some(_), Some(_)) => bail!("the length is given twice"),
-        (Some(&len), None) | (None, Some(len)) => len,
-        (None, None) => DEFAULT_LEN,
-    };
+    let (file, len) = args.file_and_length();
     // The last byte's address, not the one behind it: the top of the address
     // space can be read.
     if len > 0 && addr.checked_add(len - 1).is_none() {
         bail!("{len} bytes from {addr:#x} run past the end of the address space");
     }
-    let input = input::open(&args.file)?;
+    let input = input::open(&file)?;
     print_warnings(&input);
     let space = if physical { Space::Phys(&input.dump) } else { Space::Virt(&input.dump) };
     let mut out = BufWriter::new(io::stdout().lock());

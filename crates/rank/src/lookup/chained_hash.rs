@@ -31,23 +31,33 @@ impl ChainedHash {
     /// page put at the head of its chain, its file offset beside it.
     pub fn build(bitmap: &PageBitmap, avail: &AvailRanges, page_shift: u32) -> Self {
         let mut table = Self { heads: (0..HPT_SIZE).map(|_| None).collect(), page_shift, nodes: 0 };
-        let mut off = 0;
+        let bits = bitmap.words().len() as u64 * 64;
+        let mut off = 0u64;
         let mut bit = 0;
         let mut counted = 0;
         for (first, pages) in avail.iter() {
+            // Ranges may promise far more pages than the bitmap has bits.
+            let pages = pages.min(bits - bit);
             for pfn in first.0..first.0 + pages {
                 if bitmap.get(bit) {
                     // A page that two ranges share goes by its first bit.
-                    if pfn >= counted {
-                        table.insert(pfn << page_shift, off);
+                    if pfn >= counted
+                        && let Some(pa) = table.pa(Pfn(pfn))
+                    {
+                        table.insert(pa, off.wrapping_shl(page_shift));
                     }
-                    off += 1 << page_shift;
+                    off += 1;
                 }
                 bit += 1;
             }
             counted = first.0 + pages;
         }
         table
+    }
+
+    /// First address of a page; `None` past 2^64.
+    fn pa(&self, pfn: Pfn) -> Option<u64> {
+        pfn.0.checked_shl(self.page_shift).filter(|pa| pa >> self.page_shift == pfn.0)
     }
 
     fn insert(&mut self, pa: u64, off: u64) {
@@ -69,7 +79,7 @@ fn bucket(pa: u64) -> usize {
 
 impl PageLookup for ChainedHash {
     fn find(&self, pfn: Pfn) -> Option<u64> {
-        let pa = pfn.0.checked_shl(self.page_shift).filter(|pa| pa >> self.page_shift == pfn.0)?;
+        let pa = self.pa(pfn)?;
         let mut node = self.heads[bucket(pa)].as_deref();
         while let Some(hpte) = node {
             if hpte.pa == pa {

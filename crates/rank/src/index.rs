@@ -257,7 +257,7 @@ pub(crate) fn find_batch_portable(
     out: &mut [u64],
 ) {
     if words.is_empty() {
-        out.fill(ABSENT);
+        out.iter_mut().zip(pfns).for_each(|(out, _)| *out = ABSENT);
         return;
     }
     for (out, &pfn) in out.iter_mut().zip(pfns) {

@@ -212,6 +212,46 @@ fn past_two_to_the_32() {
     }
     assert_eq!(index.find(Pfn(1 << 31)), None);
     assert_eq!(index.total(), 5);
+    let pfns: Vec<_> = set.iter().flat_map(|&bit| [Pfn(bit), Pfn(bit ^ 2)]).collect();
+    let mut out = vec![0; pfns.len()];
+    index.find_batch(&pfns, &mut out);
+    assert_eq!(out, (0..5).flat_map(|i| [i, ABSENT]).collect::<Vec<_>>());
+}
+
+/// Sizes that a hostile header may claim cost nothing: memory and time follow
+/// the words that are there.
+#[test]
+fn claims_far_past_the_words() {
+    let avail = AvailRanges::new(&[(0x3000, 0x5000), (0x10_0000, u64::MAX)], SHIFT).unwrap();
+    for bits in [avail.total_pages(), u64::MAX] {
+        let map = PageBitmap::from_words(vec![0b1110], bits);
+        let naive = [(3, None), (4, Some(0)), (0x100, Some(1)), (0x101, Some(2)), (0x102, None)];
+        let hash = ChainedHash::build(&map, &avail, SHIFT);
+        let popcount = Popcount1024::build(&map, &avail).unwrap();
+        let index = OwnedRankIndex::build(map, avail.clone());
+        for (page, want) in naive {
+            assert_eq!(hash.find(Pfn(page)), want, "hash of page {page}");
+            assert_eq!(popcount.find(Pfn(page)), want, "popcount of page {page}");
+            assert_eq!(index.find(Pfn(page)), want, "rank of page {page}");
+        }
+        let far = Pfn(avail.total_pages() / 2);
+        assert_eq!((hash.find(far), popcount.find(far), index.find(far)), (None, None, None));
+        assert_eq!(index.select(2), Some(Pfn(0x101)));
+        assert_eq!(index.select(3), None);
+        let (w, b, s) = (index.words(), index.blocks(), index.supers());
+        assert!(RankIndex::from_parts(w, b, s, avail.clone()).is_ok());
+    }
+    // All ones past the last page, and pages of absurd sizes.
+    let map = PageBitmap::from_words(vec![!0; 8], 512);
+    let index = OwnedRankIndex::build(map.clone(), AvailRanges::identity(70));
+    assert_eq!(index.total(), 70);
+    assert_eq!(index.page_runs().collect::<Vec<_>>(), [(Pfn(0), 70, 0)]);
+    for shift in [52, 63, 64, u32::MAX] {
+        let hash = ChainedHash::build(&map, &AvailRanges::identity(70), shift);
+        assert_eq!(hash.find(Pfn(70)), None);
+    }
+    assert!(AvailRanges::new(&[(0, 5)], 63).is_ok());
+    assert!(AvailRanges::new(&[(0, 5)], 64).is_err());
 }
 
 #[test]
@@ -224,6 +264,12 @@ fn parts_of_other_lengths_are_refused() {
     assert!(from(&w[1..], b, s).is_err());
     assert!(from(w, &b[1..], s).is_err());
     assert!(from(w, b, &s[1..]).is_err());
+    // More set bits than pages.
+    let mut more = s.to_vec();
+    more[2] = 70_001;
+    assert!(from(w, b, &more).is_err());
+    // A longer bitmap than the ranges have pages for.
+    assert!(RankIndex::from_parts(w, b, s, AvailRanges::identity(69_000)).is_err());
 }
 
 fn avail_pairs() -> impl Strategy<Value = Vec<(u64, u64)>> {
@@ -255,15 +301,24 @@ proptest! {
     fn hostile_counts(
         words in prop::collection::vec(any::<u64>(), 40),
         blocks in prop::collection::vec(any::<u16>(), 10),
-        supers in prop::collection::vec(any::<u64>(), 2),
+        supers in prop::collection::vec(any::<u64>(), 6),
+        long in any::<bool>(),
+        total in 0u64..=40 * 64,
     ) {
-        let avail = AvailRanges::identity(40 * 64);
-        let index = RankIndex::from_parts(words, blocks, supers, avail).unwrap();
-        let pfns: Vec<_> = (0..3000).map(Pfn).collect();
+        // Five superblocks, so that a search among them goes wrong too.
+        let times = if long { 128 } else { 1 };
+        let (words, blocks) = (words.repeat(times), blocks.repeat(times));
+        let mut supers = if long { supers } else { supers[..2].to_vec() };
+        *supers.last_mut().unwrap() = total;
+        let bits = words.len() as u64 * 64;
+        let index =
+            RankIndex::from_parts(words, blocks, supers, AvailRanges::identity(bits)).unwrap();
+        let pfns: Vec<_> = (0..bits + 500).step_by(times).map(Pfn).collect();
         let mut out = vec![0; pfns.len()];
         index.find_batch(&pfns, &mut out);
-        for pfn in pfns {
-            let _ = (index.find(pfn), index.rank(pfn.0), index.select(pfn.0));
+        for (pfn, out) in pfns.into_iter().zip(out) {
+            prop_assert_eq!(index.find(pfn).unwrap_or(ABSENT), out);
+            let _ = (index.rank(pfn.0), index.select(pfn.0));
         }
         let _ = (index.select(u64::MAX), index.page_runs().count());
     }

@@ -72,7 +72,9 @@ pub fn verify(
         let end = (first + round_cells).min(cells);
         for (hashes, damages) in round(archive, first..end, threads) {
             report.intact_cells += hashes.len() as u64;
-            hashes.iter().for_each(|h| digester.cell(h));
+            for hash in &hashes {
+                digester.cell(hash);
+            }
             report.damaged_cells += damages.len() as u64;
             let room = LISTED.saturating_sub(report.damages.len());
             report.damages.extend(damages.into_iter().take(room));

@@ -3,8 +3,6 @@
 //! crates below.
 
 #![forbid(unsafe_code)]
-// Nothing outside a binary can reach it anyhow.
-#![allow(unreachable_pub)]
 
 mod args;
 mod cmd;

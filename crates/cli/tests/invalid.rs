@@ -112,6 +112,9 @@ fn headers_that_lie() {
     }
 }
 
+/// A mebibyte.
+const M: u64 = 1 << 20;
+
 #[test]
 fn dump_avail_that_lies() {
     let dump = small_dump();
@@ -125,7 +128,6 @@ fn dump_avail_that_lies() {
         }
         bytes
     };
-    const M: u64 = 1 << 20;
     refused("overlapping", &pairs(&[(0, 2 * M), (M, 3 * M), (0, 0)]), "dump_avail");
     refused("unsorted", &pairs(&[(2 * M, 3 * M), (0, M), (0, 0)]), "dump_avail");
     refused("inverted", &pairs(&[(2 * M, M), (0, 0)]), "dump_avail");

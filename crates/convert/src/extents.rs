@@ -38,7 +38,7 @@ pub(crate) fn of(src: &dyn ReadAt, cuts: &[u64]) -> io::Result<Vec<Range<u64>>> 
                     if from < last.end
                         || (from - last.end < SHORTEST_HOLE
                             && last.start >= cut
-                            && (from - last.start) % CELL == 0) =>
+                            && (from - last.start).is_multiple_of(CELL)) =>
                 {
                     last.end = last.end.max(to);
                 }

@@ -161,7 +161,7 @@ fn pointers(rng: &mut Xoshiro256PlusPlus, page: &mut Page) {
 fn integers(rng: &mut Xoshiro256PlusPlus, page: &mut Page) {
     for word in page.chunks_exact_mut(8) {
         let bits = rng.next_u64();
-        let value = if bits & 3 == 0 { bits >> 52 } else { bits >> 60 };
+        let value = if bits.is_multiple_of(4) { bits >> 52 } else { bits >> 60 };
         word.copy_from_slice(&value.to_le_bytes());
     }
 }

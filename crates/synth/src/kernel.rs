@@ -133,7 +133,7 @@ impl Kernel {
     /// Some heap pages are not mapped.
     fn heap_pte(&self, i: u64) -> u64 {
         if i < self.heap_pages && i % 13 != 5 {
-            self.heap(i).0 * PAGE_SIZE | V | RW | A | M | G | NX
+            (self.heap(i).0 * PAGE_SIZE) | V | RW | A | M | G | NX
         } else {
             0
         }
@@ -148,7 +148,7 @@ impl Kernel {
             return (LOAD + (va - image)) & !(TWO_MIB - 1) | V | PS | A | G | nx;
         }
         match va.checked_sub(self.heap_va()).map(|above| above / TWO_MIB) {
-            Some(i) if i < self.heap_tables => self.heap_pt(i) * PAGE_SIZE | V | RW | A | M,
+            Some(i) if i < self.heap_tables => (self.heap_pt(i) * PAGE_SIZE) | V | RW | A | M,
             _ => 0,
         }
     }
@@ -193,7 +193,7 @@ impl Kernel {
             let at = (index & 511) as usize * 8;
             page[at..at + 8].copy_from_slice(&entry.to_le_bytes());
         };
-        let table = |frame: u64| frame * PAGE_SIZE | V | RW | A | M;
+        let table = |frame: u64| (frame * PAGE_SIZE) | V | RW | A | M;
         if f == self.pml4() {
             // The recursive slot: the table maps itself.
             set(256, table(f) | NX);

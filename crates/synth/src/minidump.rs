@@ -241,7 +241,7 @@ impl SynthDump {
             let to = (run.bit + run.pages).min(bits.end) - bits.start;
             let mut bit = from;
             while bit < to {
-                if bit % 8 == 0 && to - bit >= 8 {
+                if bit.is_multiple_of(8) && to - bit >= 8 {
                     page[(bit / 8) as usize] = 0xff;
                     bit += 8;
                 } else {

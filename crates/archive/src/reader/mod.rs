@@ -286,8 +286,8 @@ impl ArchiveReader {
     ) -> Result<Option<u64>> {
         let k = self.cells_per_frame;
         let len = k * CELL_SIZE as u64;
-        if slot % k != 0
-            || (at - extent.start) % CELL_SIZE as u64 != 0
+        if !slot.is_multiple_of(k)
+            || !(at - extent.start).is_multiple_of(CELL_SIZE as u64)
             || (buf.len() as u64) < len
             || extent.end - at < len
             || slot + k > self.summary.slots.get()

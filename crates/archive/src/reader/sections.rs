@@ -61,7 +61,7 @@ pub(crate) fn name(kind: u32) -> &'static str {
 pub(crate) fn field(
     off: u64,
     field: &'static str,
-    found: impl ToString,
+    found: impl std::fmt::Display,
     expected: impl Into<String>,
 ) -> Error {
     Error::Field { off, field, found: found.to_string(), expected: expected.into() }

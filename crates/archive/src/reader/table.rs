@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 
 /// An integer as the index stores it.
 pub(crate) trait Word: FromBytes + Immutable + Copy + Send + Sync + 'static {
-    fn from_le(self) -> Self;
+    fn to_native(self) -> Self;
 }
 
 macro_rules! word {
     ($($ty:ty)*) => {$(
         impl Word for $ty {
-            fn from_le(self) -> Self {
+            fn to_native(self) -> Self {
                 <$ty>::from_le(self)
             }
         }
@@ -49,7 +49,7 @@ impl<T: Word> Table<T> {
         let words = copy
             .chunks_exact(size_of::<T>())
             .filter_map(|b| T::read_from_bytes(b).ok())
-            .map(T::from_le)
+            .map(T::to_native)
             .collect();
         Ok(Self::Owned(words))
     }

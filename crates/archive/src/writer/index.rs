@@ -64,12 +64,11 @@ impl SlotTable<'_> {
         let mut pending = 0u128;
         let mut filled = 0;
         for ordinal in 0..self.non_zero {
-            let slot = match duplicates.next_if(|d| d.0 == ordinal) {
-                Some(&(_, slot)) => slot,
-                None => {
-                    next_slot += 1;
-                    next_slot - 1
-                }
+            let slot = if let Some(&(_, slot)) = duplicates.next_if(|d| d.0 == ordinal) {
+                slot
+            } else {
+                next_slot += 1;
+                next_slot - 1
             };
             pending |= u128::from(slot) << filled;
             filled += self.bits;

@@ -256,7 +256,7 @@ impl Pipeline<'_, '_> {
 /// The holes of a plain archive, written as frames of zeros.
 struct Holes {
     /// Bytes of data before each hole, and the hole's length; ascending.
-    holes: std::vec::IntoIter<(u64, u64)>,
+    later: std::vec::IntoIter<(u64, u64)>,
     next: Option<(u64, u64)>,
     /// The last frame made, by its content's length: nearly all are alike.
     frame: (u64, Vec<u8>),
@@ -276,8 +276,8 @@ impl Holes {
         if len > at {
             holes.push((data, len - at));
         }
-        let mut holes = holes.into_iter();
-        Self { next: holes.next(), holes, frame: (0, Vec::new()) }
+        let mut later = holes.into_iter();
+        Self { next: later.next(), later, frame: (0, Vec::new()) }
     }
 
     /// Writes the hole that begins after `data` bytes of data, if one does.
@@ -285,7 +285,7 @@ impl Holes {
         while let Some((at, len)) = self.next
             && at <= data
         {
-            self.next = self.holes.next();
+            self.next = self.later.next();
             let mut left = len;
             while left > 0 {
                 let n = left.min(HOLE_FRAME_LEN);

@@ -14,12 +14,11 @@ use crate::size::human;
 use crate::{Outcome, interrupt};
 
 pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
-    let to = match args.to.or_else(|| by_suffix(&args.output)) {
-        Some(to) => to,
-        None => bail!(
+    let Some(to) = args.to.or_else(|| by_suffix(&args.output)) else {
+        bail!(
             "{}: its suffix names no format; say --to archive or --to minidump",
             args.output.display()
-        ),
+        )
     };
     if (args.plain || args.level != 3) && to != To::Archive {
         bail!("--plain and --level are for archives");

@@ -72,6 +72,13 @@ pub enum Error {
         len: u64,
     },
 
+    /// A kernel image that can't be used.
+    #[error("not a usable kernel image: {what}")]
+    Kernel {
+        /// What is wrong or missing.
+        what: String,
+    },
+
     /// A thing this version doesn't do.
     #[error("{0}")]
     Unsupported(String),

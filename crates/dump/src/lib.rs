@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
-//! use vmcask_dump::{Minidump, PhysMem, VirtAddr, source::FileSource};
+//! use vmcask_dump::{Minidump, VirtAddr, VirtMem, source::FileSource};
 //!
 //! let file = FileSource::open(Path::new("/var/crash/vmcore.0"))?;
 //! let dump = Minidump::open(Arc::new(file))?;
@@ -23,15 +23,20 @@ pub mod addr;
 pub mod detect;
 pub mod elf;
 pub mod error;
+pub mod kernel;
 pub mod layout;
 pub mod minidump;
 pub mod phys;
 pub mod source;
+pub mod virt;
 pub mod vm;
 
 pub use addr::{FileOff, Pfn, PhysAddr, VirtAddr};
 pub use elf::ElfCore;
 pub use error::{Error, Result, Warning};
+pub use kernel::KernelImage;
 pub use minidump::Minidump;
+pub use minidump::header::Arch;
 pub use phys::PhysMem;
 pub use source::ReadAt;
+pub use virt::VirtMem;

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result, bail};
 use vmcask_convert::{Dump, Input, input};
-use vmcask_dump::{Error, PhysAddr, PhysMem, VirtAddr};
+use vmcask_dump::{Error, PhysAddr, PhysMem, VirtAddr, VirtMem};
 
 use super::print_warnings;
 use crate::args::ReadArgs;

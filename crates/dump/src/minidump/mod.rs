@@ -18,6 +18,7 @@ use crate::addr::{FileOff, Pfn, PhysAddr, VirtAddr};
 use crate::error::{Error, Result, Warning};
 use crate::phys::PhysMem;
 use crate::source::ReadAt;
+use crate::virt::VirtMem;
 use crate::vm::{self, Mapping};
 pub use header::{Arch, Header, KernelMap};
 
@@ -138,25 +139,6 @@ impl Minidump {
         vm::translate(self, va)
     }
 
-    /// Fills `buf` with kernel memory from `va` on; every page of it must be
-    /// mapped and present.
-    pub fn read_virt(&self, mut va: VirtAddr, mut buf: &mut [u8]) -> Result<()> {
-        while !buf.is_empty() {
-            let mapping = self.translate(va)?;
-            let n = usize::try_from(mapping.len).unwrap_or(usize::MAX).min(buf.len());
-            let (now, rest) = buf.split_at_mut(n);
-            self.read_phys(mapping.pa, now)?;
-            buf = rest;
-            if !buf.is_empty() {
-                va = va.checked_add(n as u64).ok_or(Error::NotMapped {
-                    va: VirtAddr(u64::MAX),
-                    reason: "the address space ends there",
-                })?;
-            }
-        }
-        Ok(())
-    }
-
     /// Entry `index` of a pmap of 64-bit entries, on the way to `va`.
     pub(crate) fn pmap_u64(&self, va: VirtAddr, index: u64) -> Result<u64> {
         self.pmap_entry(va, index).map(u64::from_le_bytes)
@@ -200,5 +182,17 @@ impl PhysMem for Minidump {
         };
         let off = self.page_offset(pa.pfn(self.header.page_shift())).map_err(at)?;
         Ok((FileOff(off.0 + within), page - within))
+    }
+}
+
+impl VirtMem for Minidump {
+    fn arch(&self) -> Option<Arch> {
+        Some(self.header.arch)
+    }
+
+    fn locate_virt(&self, va: VirtAddr) -> Result<(FileOff, u64)> {
+        let mapping = self.translate(va)?;
+        let (off, run) = self.locate(mapping.pa)?;
+        Ok((off, run.min(mapping.len)))
     }
 }

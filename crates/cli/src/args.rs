@@ -35,12 +35,22 @@ pub enum Command {
 
     /// Convert a dump to another format
     #[command(after_help = "Examples:\n  vmcask convert vmcore.0 vmcore.0.cask\n  \
-                            vmcask convert vmcore.0.cask vmcore.0.minidump")]
+                            vmcask convert vmcore.0.cask vmcore.0.minidump\n  \
+                            vmcask convert vmcore.0.zst vmcore.0.elf\n  \
+                            vmcask convert vmcore.0 kv.elf --to kernel-view && gdb kernel kv.elf\n  \
+                            vmcask convert full.core vmcore.1 --to minidump --kernel kernel\n  \
+                            zcat vmcore.2.gz | vmcask convert - vmcore.2.cask\n\n\
+                            Minidump to ELF and back, and anything to an archive and back, is exact \
+                            to the byte.")]
     Convert(ConvertArgs),
 
     /// Check an archive against its checksums, or a dump's structure against its size
     #[command(after_help = "Example: vmcask verify vmcore.0.cask")]
     Verify(VerifyArgs),
+
+    /// List the runs of physical memory that a dump holds
+    #[command(after_help = "Example: vmcask pages vmcore.0 --json")]
+    Pages(PagesArgs),
 
     /// Read memory out of a dump or an archive
     #[command(after_help = "Examples:\n  vmcask read vmcore.0 --va 0xffffffff81cd4c0c 4\n  \
@@ -58,6 +68,33 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct InfoArgs {
+    /// The dump or archive; compressed dumps and `-` (standard input) too
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub kernel: KernelArg,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The kernel image, where a command may need it.
+#[derive(Args, Clone)]
+pub struct KernelArg {
+    /// The kernel's image: where an ELF core's page tables are
+    #[arg(long = "kernel", value_name = "FILE")]
+    path: Option<PathBuf>,
+}
+
+impl KernelArg {
+    pub fn as_deref(&self) -> Option<&std::path::Path> {
+        self.path.as_deref()
+    }
+}
+
+#[derive(Args)]
+pub struct PagesArgs {
     /// The dump or archive
     pub file: PathBuf,
 
@@ -71,21 +108,36 @@ pub struct InfoArgs {
 pub enum To {
     /// A minidump
     Minidump,
+    /// An ELF core of physical memory
+    Elf,
+    /// An ELF core with the kernel's addresses, for gdb, lldb and drgn
+    KernelView,
     /// A vmcask archive
     Archive,
 }
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// The dump or archive to read
+    /// The dump or archive to read; `-` is standard input
     pub input: PathBuf,
 
-    /// The file to write
+    /// The file to write; `-` is standard output
     pub output: PathBuf,
 
-    /// Output format; else OUTPUT's suffix tells (.cask, .zst: archive; .minidump)
+    /// Output format; else OUTPUT's suffix tells (.cask, .zst: archive; .elf; .minidump)
     #[arg(long, value_name = "FORMAT")]
     pub to: Option<To>,
+
+    /// Version of the minidump to write (default: the input's, or the newest)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub minidump_version: Option<u32>,
+
+    /// Leave out pages full of zeros; how many is told, and noted in the output
+    #[arg(long)]
+    pub drop_zero: bool,
+
+    #[command(flatten)]
+    pub kernel: KernelArg,
 
     /// Archive in file order without zero and duplicate tables: `zstd -d` gives back the dump
     #[arg(long)]
@@ -155,6 +207,9 @@ pub struct ReadArgs {
     /// How many bytes
     #[arg(short = 'n', long, alias = "len", value_name = "LEN", value_parser = size::number)]
     length: Option<u64>,
+
+    #[command(flatten)]
+    pub kernel: KernelArg,
 
     /// Write the bytes alone, no hexdump
     #[arg(long)]

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Info(args) => cmd::info::run(&args),
         Command::Convert(args) => cmd::convert::run(&args, quiet),
         Command::Verify(args) => cmd::verify::run(&args, quiet),
+        Command::Pages(args) => cmd::pages::run(&args),
         Command::Read(args) => cmd::read::run(&args),
         Command::Gen(args) => cmd::generate::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),
@@ -57,7 +58,9 @@ fn main() -> ExitCode {
 
 /// Whoever reads our standard output has read enough: `vmcask ... | head`.
 fn broken_pipe(e: &anyhow::Error) -> bool {
-    e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    e.chain()
+        .filter_map(|e| e.downcast_ref::<io::Error>())
+        .any(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// A remark that doesn't stop the work.

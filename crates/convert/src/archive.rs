@@ -1,10 +1,10 @@
 //! From any dump to an archive.
 
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::sync::atomic::AtomicBool;
 
-use vmcask_archive::{Metadata, MinidumpPages, PageMap, Plan, WriteOptions, Written};
-use vmcask_dump::Minidump;
+use vmcask_archive::{Metadata, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, Written};
+use vmcask_dump::{ElfCore, Minidump};
 
 use crate::error::{Error, Result};
 use crate::extents;
@@ -16,9 +16,17 @@ const WRITE_BUFFER: usize = 1 << 20;
 
 /// Extents, page map and metadata for an archive of `input`.
 pub fn plan(input: &Input) -> Result<Plan> {
-    let Dump::Minidump(dump) = &input.dump;
-    let p = dump.parts();
-    let cuts = [p.header.end, p.msgbuf.end, p.dump_avail.end, p.bitmap.end, p.pmap.end];
+    let (cuts, page_map, format, arch, version) = match &input.dump {
+        Dump::Minidump(d) => {
+            let p = d.parts();
+            let cuts = vec![p.header.end, p.msgbuf.end, p.dump_avail.end, p.bitmap.end, p.pmap.end];
+            let arch = d.header().arch.name().into();
+            (cuts, PageMap::Minidump(pages(d)), "minidump", arch, Some(d.header().version))
+        }
+        Dump::Elf(c) => {
+            (page_cuts(c), PageMap::Segments(segments(c)), "elf", c.ident().machine(), None)
+        }
+    };
     let extents = extents::of(&*input.source, &cuts).map_err(|source| Error::Read {
         off: 0,
         len: 0,
@@ -26,14 +34,45 @@ pub fn plan(input: &Input) -> Result<Plan> {
     })?;
     Ok(Plan {
         extents,
-        page_map: Some(PageMap::Minidump(pages(dump))),
+        page_map: Some(page_map),
         metadata: Metadata {
-            format: Some("minidump".into()),
-            arch: Some(dump.header().arch.name().into()),
-            version: Some(dump.header().version),
+            format: Some(format.into()),
+            arch: Some(arch),
+            version,
             writer: Some(concat!("vmcask ", env!("CARGO_PKG_VERSION")).into()),
         },
     })
+}
+
+/// Where memory pages begin in a core's file, wherever that isn't a whole
+/// number of cells behind the page before: hypervisors and other dumpers
+/// don't align their segments.
+fn page_cuts(core: &ElfCore) -> Vec<u64> {
+    const CELL: u64 = vmcask_archive::CELL_SIZE as u64;
+    let mut starts: Vec<u64> =
+        core.phys_runs().map(|(pa, off, _)| off.0 + (CELL - pa.0 % CELL) % CELL).collect();
+    starts.sort_unstable();
+    let mut cuts: Vec<u64> = Vec::new();
+    for start in starts {
+        let last = cuts.last().copied().unwrap_or(0);
+        if !(start - last).is_multiple_of(CELL) {
+            cuts.push(start);
+        }
+    }
+    cuts
+}
+
+fn segments(core: &ElfCore) -> Vec<PtLoad> {
+    let loads = core.phdrs().iter().filter(|p| p.p_type == vmcask_dump::layout::elf::PT_LOAD);
+    loads
+        .map(|p| PtLoad {
+            p_paddr: p.p_paddr,
+            p_vaddr: p.p_vaddr,
+            p_offset: p.p_offset,
+            p_filesz: p.p_filesz,
+            p_memsz: p.p_memsz,
+        })
+        .collect()
 }
 
 fn pages(dump: &Minidump) -> MinidumpPages {
@@ -60,13 +99,28 @@ pub fn write(
     cancelled: &AtomicBool,
 ) -> Result<Written> {
     let mut buffered = BufWriter::with_capacity(WRITE_BUFFER, out.file());
-    vmcask_archive::write(&*input.source, plan, options, &mut buffered, progress, cancelled)
-        .map_err(|e| match e {
+    write_to(input, plan, options, &mut buffered, progress, cancelled).map_err(|e| match e {
+        Error::Pipe(source) => Error::Write { path: out.path().to_owned(), source },
+        e => e,
+    })
+}
+
+/// [`write`], to anything that takes bytes in order; failing there is
+/// [`Error::Pipe`].
+pub fn write_to(
+    input: &Input,
+    plan: &Plan,
+    options: &WriteOptions,
+    out: &mut dyn io::Write,
+    progress: &dyn Fn(u64),
+    cancelled: &AtomicBool,
+) -> Result<Written> {
+    vmcask_archive::write(&*input.source, plan, options, out, progress, cancelled).map_err(|e| {
+        match e {
             vmcask_archive::Error::Cancelled => Error::Cancelled,
             // The cause alone: which file it was, the caller says.
-            vmcask_archive::Error::Write(source) => {
-                Error::Write { path: out.path().to_owned(), source }
-            }
+            vmcask_archive::Error::Write(source) => Error::Pipe(source),
             source => Error::Archive { path: input.path.clone(), source },
-        })
+        }
+    })
 }

@@ -25,6 +25,30 @@ pub enum Error {
         what: String,
     },
 
+    /// A compressed input is damaged, or isn't what it looks like.
+    #[error("{path}: damaged {what}", path = path.display())]
+    Container {
+        /// The input.
+        path: PathBuf,
+        /// What it is wrapped in.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+
+    /// The input can be read from front to back only.
+    #[error(
+        "{path}: {what} can't be read here and there: convert it first, \
+         `vmcask convert {path} vmcore.cask`",
+        path = path.display()
+    )]
+    OnlyForward {
+        /// The input.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+
     /// The input is a damaged dump.
     #[error("{path}", path = path.display())]
     Dump {
@@ -65,6 +89,18 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+
+    /// Standard output can't be written.
+    #[error("standard output")]
+    Pipe(#[source] io::Error),
+
+    /// A conversion that isn't possible.
+    #[error("{0}")]
+    Unsupported(String),
+
+    /// The dump's page tables can't be followed.
+    #[error("following the page tables")]
+    Mappings(#[source] vmcask_dump::Error),
 
     /// Reading failed half-way.
     #[error("reading {len} bytes at offset {off:#x}")]

@@ -1,24 +1,39 @@
-//! Opening whatever the user names: format told from content, archives seen
-//! through.
+//! Opening whatever the user names: format told from content; archives, dump
+//! devices and compressed dumps seen through.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmcask_archive::ArchiveReader;
 use vmcask_dump::detect::{self, Format};
+use vmcask_dump::device::{self, Device, DeviceHeader};
 use vmcask_dump::source::{FileSource, MapSource};
-use vmcask_dump::{Minidump, ReadAt};
+use vmcask_dump::{ElfCore, KernelImage, Minidump, PhysMem, ReadAt, VirtMem, Warning};
 
+use crate::container::{self, Container};
 use crate::error::{Error, Result};
+use crate::stream::StreamSource;
 
 /// An open input.
 pub struct Input {
     /// Where it came from.
     pub path: PathBuf,
-    /// Length of the file itself, in bytes.
+    /// Length of the file itself, in bytes; of a stream, as far as its dump
+    /// says.
     pub file_len: u64,
     /// The archive, where the file is one.
     pub archive: Option<Arc<ArchiveReader>>,
+    /// The header of the dump device, where it is one.
+    pub device: Option<DeviceHeader>,
+    /// What is odd about the device.
+    pub device_warnings: Vec<Warning>,
+    /// The stream, where the dump comes out of a pipe or a decompressor.
+    pub stream: Option<Arc<StreamSource>>,
+    /// What the stream is wrapped in.
+    pub container: Container,
     /// The dump's own bytes: the file's, or what the archive holds.
     pub source: Arc<dyn ReadAt>,
     /// What those bytes mean.
@@ -28,7 +43,21 @@ pub struct Input {
 /// A dump of any format.
 pub enum Dump {
     /// A minidump.
-    Minidump(Minidump),
+    Minidump(Box<Minidump>),
+    /// An ELF core.
+    Elf(Box<ElfCore>),
+}
+
+impl From<Minidump> for Dump {
+    fn from(dump: Minidump) -> Self {
+        Self::Minidump(Box::new(dump))
+    }
+}
+
+impl From<ElfCore> for Dump {
+    fn from(core: ElfCore) -> Self {
+        Self::Elf(Box::new(core))
+    }
 }
 
 impl Dump {
@@ -38,45 +67,258 @@ impl Dump {
             Self::Minidump(d) => {
                 format!("FreeBSD minidump, version {}, {}", d.header().version, d.header().arch)
             }
+            Self::Elf(c) => {
+                let bits = if c.ident().is_64 { 64 } else { 32 };
+                format!("ELF core, {bits}-bit, {}", c.ident().machine())
+            }
+        }
+    }
+
+    /// Its physical memory.
+    pub fn phys(&self) -> &dyn PhysMem {
+        match self {
+            Self::Minidump(d) => &**d,
+            Self::Elf(c) => &**c,
+        }
+    }
+
+    /// Its kernel's memory.
+    pub fn virt(&self) -> &dyn VirtMem {
+        match self {
+            Self::Minidump(d) => &**d,
+            Self::Elf(c) => &**c,
+        }
+    }
+
+    /// What is odd about it.
+    pub fn warnings(&self) -> &[Warning] {
+        match self {
+            Self::Minidump(d) => d.warnings(),
+            Self::Elf(c) => c.warnings(),
+        }
+    }
+
+    /// Tells an ELF core where the kernel's page tables are.
+    pub fn use_kernel(&mut self, kernel: &KernelImage) -> vmcask_dump::Result<()> {
+        match self {
+            Self::Minidump(_) => Ok(()),
+            // Cores that give kernel addresses themselves need no tables.
+            Self::Elf(c) if c.has_virtual() => Ok(()),
+            Self::Elf(c) => c.use_kernel(kernel),
         }
     }
 }
 
-/// Opens a dump, or an archive of one.
+/// Opens a dump, an archive of one, or a dump device, for reading anywhere in
+/// it. Compressed dumps and pipes can't be: the error says what to do.
 ///
 /// Plain dumps are read with `pread`, so that a file cut off meanwhile is an
 /// error and not a SIGBUS. Archives are mapped: they are written once and
 /// renamed into place, and their index is used straight from the map.
 pub fn open(path: &Path) -> Result<Input> {
-    let unopened = |source| Error::Open { path: path.to_owned(), source };
-    let file = FileSource::open(path).map_err(unopened)?;
-    let file_len = file.len();
-    let mut prefix = [0; 64];
-    let n = file.read_at(0, &mut prefix).map_err(unopened)?;
-    if vmcask_archive::is_archive(&prefix[..n]) {
-        let map = MapSource::open(path).map_err(unopened)?;
-        let archive = ArchiveReader::open(Arc::new(map))
-            .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
-        let archive = Arc::new(archive);
-        let source: Arc<dyn ReadAt> = archive.clone();
-        let n = source.read_at(0, &mut prefix).map_err(unopened)?;
-        let dump = dump_in(path, &source, &prefix[..n])?;
-        Ok(Input { path: path.to_owned(), file_len, archive: Some(archive), source, dump })
-    } else {
-        let source: Arc<dyn ReadAt> = Arc::new(file);
-        let dump = dump_in(path, &source, &prefix[..n])?;
-        Ok(Input { path: path.to_owned(), file_len, archive: None, source, dump })
+    let input = open_streams_too(path)?;
+    match input.stream {
+        Some(_) => {
+            Err(Error::OnlyForward { path: path.to_owned(), what: input.container.name().into() })
+        }
+        None => Ok(input),
     }
 }
 
-fn dump_in(path: &Path, source: &Arc<dyn ReadAt>, prefix: &[u8]) -> Result<Dump> {
-    match detect::detect(prefix) {
-        Format::Minidump => Minidump::open(source.clone())
-            .map(Dump::Minidump)
-            .map_err(|source| Error::Dump { path: path.to_owned(), source }),
-        _ if source.is_empty() => {
-            Err(Error::NotADump { path: path.to_owned(), what: "empty".into() })
+/// [`open`], but compressed dumps and pipes are opened too: as far as their
+/// header and, after that, once from front to back.
+pub fn open_streams_too(path: &Path) -> Result<Input> {
+    let unopened = |source| Error::Open { path: path.to_owned(), source };
+    let (file, is_stdin) = if path == Path::new("-") {
+        (File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unopened)?), true)
+    } else {
+        (File::open(path).map_err(unopened)?, false)
+    };
+    let meta = file.metadata().map_err(unopened)?;
+    if meta.is_dir() {
+        return Err(unopened(io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
+    }
+    let Some(file) = FileSource::new_if_seekable(file).map_err(unopened)? else {
+        let reader = container::open(path).map_err(unopened)?;
+        return stream(path, reader, None, 0);
+    };
+    let file_len = file.len();
+    let mut prefix = [0; container::PREFIX_LEN];
+    let n = file.read_at(0, &mut prefix).map_err(unopened)?;
+    let prefix = &prefix[..n];
+    let path = path.to_owned();
+    if vmcask_archive::is_archive(prefix) {
+        let file: Arc<dyn ReadAt> = if is_stdin {
+            Arc::new(file)
+        } else {
+            Arc::new(
+                MapSource::open(&path)
+                    .map_err(|source| Error::Open { path: path.clone(), source })?,
+            )
+        };
+        let archive = ArchiveReader::open(file)
+            .map_err(|source| Error::Archive { path: path.clone(), source })?;
+        let archive = Arc::new(archive);
+        let source: Arc<dyn ReadAt> = archive.clone();
+        return Input::plain(path, file_len, source, Some(archive), None);
+    }
+    if Container::detect(prefix) != Container::None {
+        let reader = Box::new(device::Cursor::new(Arc::new(file)));
+        return stream(&path, reader, None, file_len);
+    }
+    let source: Arc<dyn ReadAt> = Arc::new(file);
+    if matches!(detect::detect(prefix), Format::Minidump | Format::Elf) {
+        return Input::plain(path, file_len, source, None, None);
+    }
+    let device =
+        Device::find(&source).map_err(|source| Error::Dump { path: path.clone(), source })?;
+    let Some(device) = device else {
+        return Input::plain(path, file_len, source, None, None);
+    };
+    let dump = device.dump().map_err(|source| Error::Dump { path: path.clone(), source })?;
+    let mut prefix = [0; container::PREFIX_LEN];
+    let n = dump
+        .read_at(0, &mut prefix)
+        .map_err(|source| Error::Open { path: path.clone(), source })?;
+    if Container::detect(&prefix[..n]) != Container::None {
+        return stream(&path, Box::new(device::Cursor::new(dump)), Some(&device), file_len);
+    }
+    Input::plain(path, file_len, dump, None, Some(&device))
+}
+
+impl Input {
+    fn plain(
+        path: PathBuf,
+        file_len: u64,
+        source: Arc<dyn ReadAt>,
+        archive: Option<Arc<ArchiveReader>>,
+        device: Option<&Device>,
+    ) -> Result<Self> {
+        let dump = dump_in(&path, &source)?;
+        Ok(Self {
+            path,
+            file_len,
+            archive,
+            device: device.map(|d| d.header().clone()),
+            device_warnings: device.map_or_else(Vec::new, |d| d.warnings().to_vec()),
+            stream: None,
+            container: Container::None,
+            source,
+            dump,
+        })
+    }
+
+    /// What is odd about it, though it can be read.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.device_warnings.iter().chain(self.dump.warnings())
+    }
+}
+
+/// What stands before the first page of a dump in a stream is kept in memory;
+/// dumps where that is longer are refused.
+const MAX_HEAD: u64 = 1 << 30;
+
+/// Opens a dump that comes out of `reader`, unwrapping what it is wrapped in.
+fn stream(
+    path: &Path,
+    reader: Box<dyn Read + Send>,
+    device: Option<&Device>,
+    file_len: u64,
+) -> Result<Input> {
+    let unread = |source| Error::Open { path: path.to_owned(), source };
+    let not = |what: &str| Error::NotADump { path: path.to_owned(), what: what.into() };
+    let (prefix, reader) = container::peek(reader).map_err(unread)?;
+    if vmcask_archive::is_archive(&prefix) {
+        return Err(Error::OnlyForward {
+            path: path.to_owned(),
+            what: "an archive in a pipe".into(),
+        });
+    }
+    let container = Container::detect(&prefix);
+    let unread = |source| match container {
+        Container::None => unread(source),
+        c => Error::Container { path: path.to_owned(), what: c.name(), source },
+    };
+    let reader = container.reader(reader).map_err(unread)?;
+    let (prefix, mut reader) = container::peek(reader).map_err(unread)?;
+    let unwrapped = |what: &str| match container {
+        Container::None => not(what),
+        c => not(&format!("{} of {what}", c.name())),
+    };
+    let wrong = |source| Error::Dump { path: path.to_owned(), source };
+    // Read on as far as the headers say that headers go.
+    let mut head = Vec::new();
+    let mut fill = |head: &mut Vec<u8>, len: u64| -> Result<()> {
+        if len > MAX_HEAD {
+            return Err(Error::Unsupported(format!(
+                "{len} bytes stand before the dump's first page; unpack it to a file first"
+            )));
         }
-        other => Err(Error::NotADump { path: path.to_owned(), what: other.name().into() }),
+        let more = len.saturating_sub(head.len() as u64);
+        reader.by_ref().take(more).read_to_end(head).map_err(unread)?;
+        Ok(())
+    };
+    let expected = match detect::detect(&prefix) {
+        Format::Minidump => {
+            let header = vmcask_dump::minidump::Header::parse(&prefix).map_err(wrong)?;
+            fill(&mut head, vmcask_dump::minidump::Parts::of(&header).pages.start)?;
+            let prefix: Arc<dyn ReadAt> = Arc::new(head.clone());
+            Minidump::open(prefix).map_err(wrong)?.parts().pages.end
+        }
+        Format::Elf => {
+            fill(&mut head, PHDRS_AT_MOST)?;
+            let core = ElfCore::open(Arc::new(head.clone())).map_err(wrong)?;
+            let end = |p: &vmcask_dump::elf::Phdr| p.p_offset.saturating_add(p.p_filesz);
+            core.phdrs().iter().map(end).max().unwrap_or(0).max(head.len() as u64)
+        }
+        _ if prefix.is_empty() => return Err(unwrapped("nothing: it is empty")),
+        other if container == Container::None => {
+            return Err(not(&format!("{} in a pipe", other.name())));
+        }
+        other => return Err(unwrapped(other.name())),
+    };
+    let stream = Arc::new(StreamSource::new(head, reader, expected));
+    let source: Arc<dyn ReadAt> = stream.clone();
+    let dump = dump_in(path, &source)?;
+    Ok(Input {
+        path: path.to_owned(),
+        file_len,
+        archive: None,
+        device: device.map(|d| d.header().clone()),
+        device_warnings: device.map_or_else(Vec::new, |d| d.warnings().to_vec()),
+        stream: Some(stream),
+        container,
+        source,
+        dump,
+    })
+}
+
+/// Program headers of a core in a stream must be in its first bytes; where
+/// section 0 has their number, it is behind the data and the core can't be
+/// read from a stream.
+const PHDRS_AT_MOST: u64 = 16 << 20;
+
+fn dump_in(path: &Path, source: &Arc<dyn ReadAt>) -> Result<Dump> {
+    let mut prefix = [0; container::PREFIX_LEN];
+    let n = source
+        .read_at(0, &mut prefix)
+        .map_err(|source| Error::Open { path: path.to_owned(), source })?;
+    let prefix = &prefix[..n];
+    let wrong = |source| Error::Dump { path: path.to_owned(), source };
+    let not = |what: String| Err(Error::NotADump { path: path.to_owned(), what });
+    match detect::detect(prefix) {
+        Format::Minidump => Minidump::open(source.clone()).map(Dump::from).map_err(wrong),
+        Format::Elf => ElfCore::open(source.clone()).map(Dump::from).map_err(wrong),
+        _ if source.is_empty() => not("empty".into()),
+        _ if device::is_tar(prefix) => {
+            let files = device::text_files(source)
+                .map_err(|source| Error::Open { path: path.to_owned(), source })?;
+            let list: Vec<String> = files
+                .iter()
+                .map(|f| format!("{} ({} bytes)", f.name.escape_default(), f.size))
+                .collect();
+            not(format!("a text dump: {}", list.join(", ")))
+        }
+        other => not(other.name().into()),
     }
 }

@@ -79,6 +79,13 @@ pub enum Error {
         what: String,
     },
 
+    /// An encrypted dump (`dumpon -k`).
+    #[error(
+        "the dump is encrypted: save it with savecore, then decrypt it with \
+         `decryptcore -p PRIVATE_KEY -k key.N -e vmcore_encrypted.N -c vmcore.N`"
+    )]
+    Encrypted,
+
     /// A thing this version doesn't do.
     #[error("{0}")]
     Unsupported(String),
@@ -128,6 +135,17 @@ pub enum Warning {
         /// Length of the file in bytes.
         len: u64,
     },
+
+    /// The header before the dump isn't that behind it.
+    #[error(
+        "the headers before and behind the dump on the device differ: part of it may have been \
+         overwritten"
+    )]
+    LeadingHeader,
+
+    /// savecore has been here.
+    #[error("savecore has already saved and cleared this dump; parts may be overwritten since")]
+    Cleared,
 
     /// A core without a single PT_LOAD.
     #[error("the core holds no memory at all: it has no PT_LOAD segment")]

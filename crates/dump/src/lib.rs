@@ -21,6 +21,7 @@
 
 pub mod addr;
 pub mod detect;
+pub mod device;
 pub mod elf;
 pub mod error;
 pub mod kernel;

@@ -117,6 +117,50 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+/// A part of another source: the dump inside a dump device, the minidump
+/// header inside a note.
+pub struct SubSource {
+    inner: Arc<dyn ReadAt>,
+    start: u64,
+    len: u64,
+}
+
+impl SubSource {
+    /// The bytes `range` of `inner`, cut where that ends.
+    pub fn new(inner: Arc<dyn ReadAt>, range: Range<u64>) -> Self {
+        let end = range.end.min(inner.len());
+        let start = range.start.min(end);
+        Self { inner, start, len: end - start }
+    }
+}
+
+impl ReadAt for SubSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if off >= self.len {
+            return Ok(0);
+        }
+        let n = usize::try_from(self.len - off).map_or(buf.len(), |n| n.min(buf.len()));
+        self.inner.read_at(self.start + off, &mut buf[..n])
+    }
+    fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
+        (off.checked_add(len as u64)? <= self.len)
+            .then(|| self.inner.slice(self.start + off, len))
+            .flatten()
+    }
+    fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
+        if off >= self.len {
+            return Ok(None);
+        }
+        let data = self.inner.next_data(self.start + off)?;
+        Ok(data
+            .map(|d| d.start - self.start..(d.end - self.start).min(self.len))
+            .filter(|d| d.start < d.end))
+    }
+}
+
 /// A regular file, read with `pread`. Safe against files that shrink while
 /// they are read: the read comes back short.
 #[derive(Debug)]
@@ -130,6 +174,21 @@ impl FileSource {
     /// [`io::ErrorKind::InvalidInput`] where it is not a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::new(File::open(path)?)
+    }
+
+    /// Takes a regular file or a block device; `None` for what has no length:
+    /// pipes, sockets, terminals.
+    pub fn new_if_seekable(file: File) -> io::Result<Option<Self>> {
+        use std::os::unix::fs::FileTypeExt;
+        let meta = file.metadata()?;
+        if meta.is_file() {
+            return Ok(Some(Self { file, len: meta.len() }));
+        }
+        if meta.file_type().is_block_device() {
+            let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
+            return Ok(Some(Self { file, len }));
+        }
+        Ok(None)
     }
 
     /// Takes an open file; its length is fixed here.

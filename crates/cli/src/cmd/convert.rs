@@ -1,50 +1,81 @@
 //! `vmcask convert`: any dump to any format.
 
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use vmcask_archive::WriteOptions;
-use vmcask_convert::{Error, Input, OutputFile, archive, input, restore};
+use vmcask_convert::view::target;
+use vmcask_convert::{Error, Input, OutputFile, Target, View, archive, forward, input, restore};
+use vmcask_dump::ReadAt;
 
-use super::print_warnings;
+use super::{print_warnings, use_kernel};
 use crate::args::{ConvertArgs, To};
 use crate::progress::Progress;
 use crate::size::human;
-use crate::{Outcome, interrupt};
+use crate::{Outcome, interrupt, warn};
 
 pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     let Some(to) = args.to.or_else(|| by_suffix(&args.output)) else {
         bail!(
-            "{}: its suffix names no format; say --to archive or --to minidump",
+            "{}: its suffix names no format; say --to archive, minidump, elf or kernel-view",
             args.output.display()
         )
     };
     if (args.plain || args.level != 3) && to != To::Archive {
         bail!("--plain and --level are for archives");
     }
-    let input = input::open(&args.input)?;
+    if args.minidump_version.is_some() && to != To::Minidump {
+        bail!("--minidump-version is for minidumps");
+    }
+    if args.drop_zero && to == To::Archive {
+        bail!("--drop-zero is not for archives: a zero page costs them one bit");
+    }
+    let mut input = input::open_streams_too(&args.input)?;
+    let kernel = use_kernel(&mut input, args.kernel.as_deref())?;
     print_warnings(&input);
+    let options = target::Options {
+        drop_zero: args.drop_zero,
+        kernel: kernel.as_ref(),
+        ..target::Options::default()
+    };
+    if args.output == Path::new("-") {
+        return to_pipe(&input, to, args, &options, quiet);
+    }
     if same_file(&args.input, &args.output) {
         return Err(Error::SameFile { path: args.output.clone() }.into());
     }
     let out = OutputFile::create(&args.output, args.output_args.force)?;
     let start = Instant::now();
     let threads = args.output_args.threads();
-    match to {
-        To::Archive => {
-            let options = WriteOptions {
-                level: args.level,
-                plain: args.plain,
-                threads,
-                ..WriteOptions::default()
-            };
-            to_archive(&input, &options, &out, quiet)?;
+    let losses = match (target(to, args), &input.stream) {
+        (None, _) => {
+            to_archive(&input, &write_options(args), &out, quiet)?;
+            Vec::new()
         }
-        To::Minidump => to_minidump(&input, threads, &out, quiet)?,
-    }
+        (Some(_), Some(_)) if args.drop_zero => bail!(
+            "{}: --drop-zero reads a dump twice, and {} can be read once: convert it to an archive \
+             first",
+            args.input.display(),
+            input.container.name()
+        ),
+        (Some(to), Some(stream)) => {
+            let progress = Progress::new("converting", stream.len(), quiet);
+            let set = |done| progress.set(done);
+            forward::from_stream(&input, stream, to, &out, &set, interrupt::flag())?
+        }
+        (Some(to), None) => {
+            let view = target::of(&input, to, &options)?;
+            write_view(&view, threads, &out, quiet)?;
+            told(&view, quiet)
+        }
+    };
     let written = out.file().metadata().map_or(0, |m| m.len());
     out.commit()?;
+    for loss in &losses {
+        warn(&args.output, format!("incomplete: {loss}"));
+    }
     if !quiet {
         let seconds = start.elapsed().as_secs_f64();
         println!(
@@ -56,7 +87,66 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             human((input.source.len() as f64 / seconds.max(1e-9)) as u64),
         );
     }
-    Ok(Outcome::Done)
+    Ok(if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+}
+
+/// The view to write; `None` for an archive.
+fn target(to: To, args: &ConvertArgs) -> Option<Target> {
+    match to {
+        To::Archive => None,
+        To::Minidump => Some(Target::Minidump { version: args.minidump_version }),
+        To::Elf => Some(Target::Elf),
+        To::KernelView => Some(Target::KernelView),
+    }
+}
+
+fn write_options(args: &ConvertArgs) -> WriteOptions {
+    WriteOptions {
+        level: args.level,
+        plain: args.plain,
+        threads: args.output_args.threads(),
+        ..WriteOptions::default()
+    }
+}
+
+/// Tells the remarks and gives back the losses.
+fn told(view: &View, quiet: bool) -> Vec<String> {
+    if !quiet {
+        for remark in &view.remarks {
+            eprintln!("vmcask: {remark}");
+        }
+    }
+    view.losses.clone()
+}
+
+fn to_pipe(
+    input: &Input,
+    to: To,
+    args: &ConvertArgs,
+    options: &target::Options<'_>,
+    quiet: bool,
+) -> Result<Outcome> {
+    let mut stdout = io::stdout().lock();
+    let Some(to) = target(to, args) else {
+        let plan = archive::plan(input)?;
+        let set = |_| {};
+        archive::write_to(
+            input,
+            &plan,
+            &write_options(args),
+            &mut stdout,
+            &set,
+            interrupt::flag(),
+        )?;
+        return Ok(Outcome::Done);
+    };
+    let view = target::of(input, to, options)?;
+    forward::to_pipe(&view, &mut stdout, &|_| {}, interrupt::flag())?;
+    let losses = told(&view, quiet);
+    for loss in &losses {
+        warn(&args.output, format!("incomplete: {loss}"));
+    }
+    Ok(if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 
 /// Fills `out` with an archive, not committed yet.
@@ -72,16 +162,22 @@ pub fn to_archive(
     Ok(archive::write(input, &plan, options, out, &|done| progress.set(done), interrupt::flag())?)
 }
 
-/// Fills `out` with the minidump that `input` is or holds, not committed yet.
-pub fn to_minidump(input: &Input, threads: usize, out: &OutputFile, quiet: bool) -> Result<()> {
-    let progress = Progress::new("restoring", input.source.len(), quiet);
-    restore::restore(&*input.source, out, threads, &|done| progress.set(done), interrupt::flag())?;
+/// Fills `out` with a view or with what an archive holds, not committed yet.
+pub fn write_view(
+    source: &dyn ReadAt,
+    threads: usize,
+    out: &OutputFile,
+    quiet: bool,
+) -> Result<()> {
+    let progress = Progress::new("writing", source.len(), quiet);
+    restore::restore(source, out, threads, &|done| progress.set(done), interrupt::flag())?;
     Ok(())
 }
 
 fn by_suffix(path: &Path) -> Option<To> {
     match path.extension()?.to_str()? {
         "cask" | "zst" => Some(To::Archive),
+        "elf" => Some(To::Elf),
         "minidump" => Some(To::Minidump),
         _ => None,
     }

@@ -92,7 +92,7 @@ fn demo(dir: &Path, kept: bool, quiet: bool) -> Result<Outcome> {
 
     let start = Instant::now();
     let out = OutputFile::create(&back, kept)?;
-    convert::to_minidump(&archived, threads, &out, quiet)?;
+    convert::write_view(&*archived.source, threads, &out, quiet)?;
     out.commit()?;
     let took = start.elapsed();
     compare(&dump, &back)?;
@@ -106,7 +106,7 @@ fn demo(dir: &Path, kept: bool, quiet: bool) -> Result<Outcome> {
         format!("{:.1} µs a page", took.as_secs_f64() * 1e6 / READS as f64),
     );
 
-    let Dump::Minidump(minidump) = &original.dump;
+    let Dump::Minidump(minidump) = &original.dump else { bail!("the dump made is no minidump") };
     lookups(minidump, &mut report)?;
 
     let mut stdout = io::stdout().lock();
@@ -127,7 +127,7 @@ fn demo(dir: &Path, kept: bool, quiet: bool) -> Result<Outcome> {
 /// Looks the same pages up in both, and compares their bytes. The time is
 /// that of the archive alone.
 fn read_pages(original: &Dump, archived: &Dump) -> Result<Duration> {
-    let (Dump::Minidump(original), Dump::Minidump(archived)) = (original, archived);
+    let Dump::Minidump(original) = original else { bail!("the dump made is no minidump") };
     let mut rng = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(1);
     let mut took = Duration::ZERO;
     let (mut a, mut b) = ([0; 4096], [0; 4096]);
@@ -136,7 +136,7 @@ fn read_pages(original: &Dump, archived: &Dump) -> Result<Duration> {
         let pa = original.page_address(ordinal).context("a page without an address")?;
         original.read_phys(pa, &mut a)?;
         let start = Instant::now();
-        archived.read_phys(pa, &mut b)?;
+        archived.phys().read_phys(pa, &mut b)?;
         took += start.elapsed();
         if a != b {
             bail!("the page at {pa} differs between the dump and its archive");

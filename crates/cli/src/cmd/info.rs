@@ -5,10 +5,14 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use serde::Serialize;
+use vmcask_convert::container::Container;
 use vmcask_convert::{Dump, Input, input};
-use vmcask_dump::Minidump;
+use vmcask_dump::device::{Compression, DeviceHeader};
+use vmcask_dump::elf::How;
+use vmcask_dump::layout::elf::PT_LOAD;
+use vmcask_dump::{ElfCore, Minidump};
 
-use super::print_warnings;
+use super::{print_warnings, use_kernel};
 use crate::Outcome;
 use crate::args::InfoArgs;
 use crate::size::{count, human};
@@ -18,11 +22,55 @@ struct Info {
     schema: u32,
     file: String,
     file_bytes: u64,
+    container: Option<&'static str>,
+    device: Option<DeviceInfo>,
     archive: Option<ArchiveInfo>,
     dump_bytes: u64,
     format: &'static str,
+    arch: String,
     minidump: Option<MinidumpInfo>,
+    elf: Option<ElfInfo>,
     warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct DeviceInfo {
+    header_version: u32,
+    architecture: String,
+    architecture_version: u32,
+    dump_bytes: u64,
+    extent_bytes: u64,
+    time_unix_seconds: u64,
+    block_bytes: u32,
+    compression: &'static str,
+    cleared: bool,
+    hostname: String,
+    version: String,
+    panic: String,
+}
+
+#[derive(Serialize)]
+struct ElfInfo {
+    class_bits: u32,
+    big_endian: bool,
+    osabi: u8,
+    program_headers: u32,
+    pt_loads: u64,
+    physical_runs: u64,
+    memory_bytes: u64,
+    kernel_addresses: bool,
+    /// vmcask's note has the header and pmap of the minidump it was made of.
+    minidump_tables: bool,
+    page_tables: Option<TablesInfo>,
+    note: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct TablesInfo {
+    root: String,
+    levels: u32,
+    found_by: &'static str,
+    kernel_shift: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -42,7 +90,8 @@ struct MinidumpInfo {
     version: u32,
     page_bytes: u64,
     pages_promised: u64,
-    pages_present: u64,
+    /// Not known of a stream that hasn't been read to its end.
+    pages_present: Option<u64>,
     msgbuf_bytes: u32,
     bitmap_bytes: u32,
     pmap_bytes: u32,
@@ -60,7 +109,8 @@ struct PartInfo {
 }
 
 pub fn run(args: &InfoArgs) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let mut input = input::open_streams_too(&args.file)?;
+    use_kernel(&mut input, args.kernel.as_deref())?;
     let info = collect(&input)?;
     let mut out = io::stdout().lock();
     if args.json {
@@ -78,16 +128,85 @@ fn hex(n: u64) -> String {
 }
 
 fn collect(input: &Input) -> Result<Info> {
-    let Dump::Minidump(dump) = &input.dump;
+    let (format, arch) = match &input.dump {
+        Dump::Minidump(d) => ("minidump", d.header().arch.name().to_owned()),
+        Dump::Elf(c) => ("elf", c.ident().machine()),
+    };
+    let is_stream = input.stream.is_some();
     Ok(Info {
         schema: 1,
         file: input.path.display().to_string(),
         file_bytes: input.file_len,
+        container: (is_stream || input.container != Container::None)
+            .then(|| input.container.name()),
+        device: input.device.as_ref().map(device_info),
         archive: input.archive.as_deref().map(archive_info).transpose()?,
         dump_bytes: input.source.len(),
-        format: "minidump",
-        minidump: Some(minidump_info(dump)),
-        warnings: dump.warnings().iter().map(ToString::to_string).collect(),
+        format,
+        arch,
+        minidump: match &input.dump {
+            Dump::Minidump(d) => Some(minidump_info(d, is_stream)),
+            Dump::Elf(_) => None,
+        },
+        elf: match &input.dump {
+            Dump::Minidump(_) => None,
+            Dump::Elf(c) => Some(elf_info(c, is_stream)?),
+        },
+        warnings: input.warnings().map(ToString::to_string).collect(),
+    })
+}
+
+fn device_info(h: &DeviceHeader) -> DeviceInfo {
+    DeviceInfo {
+        header_version: h.version,
+        architecture: h.architecture.clone(),
+        architecture_version: h.architectureversion,
+        dump_bytes: h.dumplength,
+        extent_bytes: h.dumpextent,
+        time_unix_seconds: h.dumptime,
+        block_bytes: h.blocksize,
+        compression: match h.compression {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        },
+        cleared: h.cleared,
+        hostname: h.hostname.clone(),
+        version: h.versionstring.clone(),
+        panic: h.panicstring.clone(),
+    }
+}
+
+fn elf_info(core: &ElfCore, is_stream: bool) -> Result<ElfInfo> {
+    let ident = core.ident();
+    // Looking for page tables would read all of a stream.
+    let minidump_tables = core.note().is_some_and(|n| n.minidump.is_some());
+    let known = is_stream || core.has_virtual() || minidump_tables;
+    let found = if known { None } else { core.page_tables() };
+    Ok(ElfInfo {
+        class_bits: if ident.is_64 { 64 } else { 32 },
+        big_endian: ident.is_big_endian,
+        osabi: ident.osabi,
+        program_headers: ident.phnum,
+        pt_loads: core.phdrs().iter().filter(|p| p.p_type == PT_LOAD).count() as u64,
+        physical_runs: core.phys_runs().count() as u64,
+        memory_bytes: core.phys_runs().map(|(_, _, len)| len).sum(),
+        kernel_addresses: core.has_virtual(),
+        minidump_tables,
+        page_tables: found.map(|f| TablesInfo {
+            root: hex(f.tables.root.0),
+            levels: f.tables.levels,
+            found_by: match f.how {
+                How::Note => "note",
+                How::Kernel { .. } => "kernel image",
+                How::SelfMap => "self-map scan",
+            },
+            kernel_shift: match f.how {
+                How::Kernel { shift } => Some(hex(shift)),
+                How::Note | How::SelfMap => None,
+            },
+        }),
+        note: core.note().map(|n| serde_json::to_value(&n.meta)).transpose()?,
     })
 }
 
@@ -104,7 +223,7 @@ fn archive_info(archive: &vmcask_archive::ArchiveReader) -> Result<ArchiveInfo> 
     })
 }
 
-fn minidump_info(dump: &Minidump) -> MinidumpInfo {
+fn minidump_info(dump: &Minidump, is_stream: bool) -> MinidumpInfo {
     let h = dump.header();
     let p = dump.parts();
     let part = |part, range: &std::ops::Range<u64>| PartInfo {
@@ -117,7 +236,7 @@ fn minidump_info(dump: &Minidump) -> MinidumpInfo {
         version: h.version,
         page_bytes: dump.page_size(),
         pages_promised: dump.pages_promised(),
-        pages_present: dump.pages_present(),
+        pages_present: (!is_stream).then(|| dump.pages_present()),
         msgbuf_bytes: h.msgbufsize,
         bitmap_bytes: h.bitmapsize,
         pmap_bytes: h.pmapsize,
@@ -161,14 +280,55 @@ fn print(info: &Info, out: &mut impl Write) -> io::Result<()> {
         )?;
         writeln!(out, "digest      {}", a.digest_blake3)?;
     }
-    let Some(m) = &info.minidump else { return Ok(()) };
-    writeln!(out, "format      FreeBSD minidump, version {}, {}", m.version, m.arch)?;
-    write!(
+    if let Some(c) = info.container {
+        writeln!(out, "container   {c}; `vmcask convert` reads it, from front to back")?;
+    }
+    if let Some(d) = &info.device {
+        print_device(d, out)?;
+    }
+    if let Some(m) = &info.minidump {
+        print_minidump(m, out)?;
+    }
+    if let Some(e) = &info.elf {
+        print_elf(&info.arch, e, out)?;
+    }
+    Ok(())
+}
+
+/// What a dump says of itself may hold anything, terminal escapes too.
+fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+fn print_device(d: &DeviceInfo, out: &mut impl Write) -> io::Result<()> {
+    let time = i64::try_from(d.time_unix_seconds)
+        .ok()
+        .and_then(|s| jiff::Timestamp::from_second(s).ok())
+        .map_or_else(|| d.time_unix_seconds.to_string(), |t| t.to_string());
+    writeln!(
         out,
-        "pages       {} promised, {} present",
-        count(m.pages_promised),
-        count(m.pages_present)
+        "device      kernel dump header, version {}, {}, {} of {}",
+        d.header_version,
+        printable(&d.architecture),
+        if d.compression == "none" { "not compressed" } else { d.compression },
+        human(d.dump_bytes)
     )?;
+    writeln!(out, "time        {time}")?;
+    writeln!(out, "hostname    {}", printable(&d.hostname))?;
+    writeln!(out, "version     {}", printable(&d.version))?;
+    writeln!(out, "panic       {}", printable(&d.panic))
+}
+
+fn print_minidump(m: &MinidumpInfo, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "format      FreeBSD minidump, version {}, {}", m.version, m.arch)?;
+    write!(out, "pages       {} promised", count(m.pages_promised))?;
+    if let Some(present) = m.pages_present {
+        write!(out, ", {} present", count(present))?;
+    }
     writeln!(out, ", {} each", human(m.page_bytes))?;
     writeln!(out, "kernel map  from {}, pmap {}", m.kernbase, human(m.pmap_bytes.into()))?;
     if let Some([base, end]) = &m.direct_map {
@@ -181,6 +341,53 @@ fn print(info: &Info, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "parts       offset         bytes")?;
     for p in &m.parts {
         writeln!(out, "  {:<9} {:<#14x} {}", p.part, p.offset, count(p.bytes))?;
+    }
+    Ok(())
+}
+
+fn print_elf(arch: &str, e: &ElfInfo, out: &mut impl Write) -> io::Result<()> {
+    let order = if e.big_endian { "big-endian" } else { "little-endian" };
+    writeln!(out, "format      ELF core, {}-bit {order}, {arch}", e.class_bits)?;
+    writeln!(
+        out,
+        "memory      {} in {} runs; {} program headers, {} of them PT_LOAD",
+        human(e.memory_bytes),
+        count(e.physical_runs),
+        count(e.program_headers.into()),
+        count(e.pt_loads)
+    )?;
+    match (&e.page_tables, e.kernel_addresses) {
+        (_, true) => writeln!(out, "kernel map  in the program headers")?,
+        (Some(t), _) => {
+            write!(out, "kernel map  {}-level page tables at {}", t.levels, t.root)?;
+            match (t.found_by, &t.kernel_shift) {
+                ("self-map scan", _) => {
+                    writeln!(out, ", found by scanning memory for a table that maps itself")?;
+                }
+                (by, Some(shift)) => {
+                    writeln!(out, ", by the {by}, loaded {shift} higher than linked")?;
+                }
+                (by, None) => writeln!(out, ", by the {by}")?,
+            }
+        }
+        (None, false) if e.minidump_tables => {
+            writeln!(out, "kernel map  in vmcask's note: header and pmap of the minidump")?;
+        }
+        (None, false) => writeln!(out, "kernel map  not known")?,
+    }
+    if let Some(note) = &e.note {
+        let text = |key: &str| note.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
+        writeln!(
+            out,
+            "made by     {}: {} view of a {}",
+            printable(&text("writer")),
+            printable(&text("view")),
+            printable(&text("source"))
+        )?;
+        match note.get("dropped_zero_pages").and_then(serde_json::Value::as_u64) {
+            Some(n) if n > 0 => writeln!(out, "left out    {} pages of zeros", count(n))?,
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -4,9 +4,9 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result, bail};
 use vmcask_convert::{Dump, Input, input};
-use vmcask_dump::{Error, PhysAddr, PhysMem, VirtAddr, VirtMem};
+use vmcask_dump::{Error, PhysAddr, VirtAddr};
 
-use super::print_warnings;
+use super::{print_warnings, use_kernel};
 use crate::args::ReadArgs;
 use crate::{Outcome, hexdump, interrupt};
 
@@ -22,8 +22,8 @@ enum Space<'a> {
 impl Space<'_> {
     fn read(&self, addr: u64, buf: &mut [u8]) -> vmcask_dump::Result<()> {
         match self {
-            Self::Phys(Dump::Minidump(d)) => d.read_phys(PhysAddr(addr), buf),
-            Self::Virt(Dump::Minidump(d)) => d.read_virt(VirtAddr(addr), buf),
+            Self::Phys(dump) => dump.phys().read_phys(PhysAddr(addr), buf),
+            Self::Virt(dump) => dump.virt().read_virt(VirtAddr(addr), buf),
         }
     }
 }
@@ -40,8 +40,9 @@ pub fn run(args: &ReadArgs) -> Result<Outcome> {
     if len > 0 && addr.checked_add(len - 1).is_none() {
         bail!("{len} bytes from {addr:#x} run past the end of the address space");
     }
-    let input = input::open(&file)?;
+    let mut input = input::open(&file)?;
     print_warnings(&input);
+    use_kernel(&mut input, args.kernel.as_deref())?;
     let space = if physical { Space::Phys(&input.dump) } else { Space::Virt(&input.dump) };
     let mut out = BufWriter::new(io::stdout().lock());
     let outcome = if args.raw {

@@ -81,7 +81,6 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
 }
 
 fn verdict(input: &Input, report: &Report, damages: Vec<DamageInfo>) -> Verdict {
-    let Dump::Minidump(dump) = &input.dump;
     Verdict {
         schema: 1,
         file: input.path.display().to_string(),
@@ -89,7 +88,7 @@ fn verdict(input: &Input, report: &Report, damages: Vec<DamageInfo>) -> Verdict 
         cells_checked: report.intact_cells,
         cells_damaged: report.damaged_cells,
         damages,
-        warnings: dump.warnings().iter().map(ToString::to_string).collect(),
+        warnings: input.warnings().map(ToString::to_string).collect(),
     }
 }
 
@@ -100,29 +99,35 @@ pub fn check(archive: &ArchiveReader, threads: usize, quiet: bool) -> Result<Rep
     Ok(vmcask_archive::verify(archive, threads, &|done| progress.set(done), interrupt::flag())?)
 }
 
-/// A minidump has no checksums: only its structure can be told from wrong.
+/// A dump has no checksums: only its structure can be told from wrong.
 fn dump(input: &Input, args: &VerifyArgs) -> Result<Outcome> {
-    let Dump::Minidump(dump) = &input.dump;
-    let whole = dump.pages_present() == dump.pages_promised();
+    let (lost, holds) = match &input.dump {
+        Dump::Minidump(d) => {
+            (d.pages_promised() - d.pages_present(), format!("{} pages", count(d.pages_present())))
+        }
+        Dump::Elf(c) => {
+            let bytes = c.phys_runs().map(|(_, _, len)| len).sum();
+            (c.lost_bytes(), format!("{} of memory", human(bytes)))
+        }
+    };
     if args.json {
         let report = Report::default();
-        let verdict = Verdict { intact: whole, ..verdict(input, &report, Vec::new()) };
+        let verdict = Verdict { intact: lost == 0, ..verdict(input, &report, Vec::new()) };
         println!("{}", serde_json::to_string_pretty(&verdict)?);
     }
-    if !whole {
+    if lost > 0 {
         bail!(
-            "{}: truncated: {} of {} pages are there",
+            "{}: truncated: only {holds} are there, {} {} are lost",
             args.file.display(),
-            count(dump.pages_present()),
-            count(dump.pages_promised())
+            count(lost),
+            if matches!(input.dump, Dump::Minidump(_)) { "pages" } else { "bytes" },
         );
     }
     if !args.json {
         println!(
-            "{}: {}: complete, {} pages (a minidump has no checksums: its structure was checked)",
+            "{}: {}: complete, {holds} (it has no checksums: its structure was checked)",
             args.file.display(),
             input.dump.name(),
-            count(dump.pages_present())
         );
     }
     Ok(Outcome::Done)

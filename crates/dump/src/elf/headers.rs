@@ -5,6 +5,7 @@ use zerocopy::byteorder::{BigEndian, ByteOrder, LittleEndian};
 
 use crate::error::{Error, Result};
 use crate::layout::elf as wire;
+use crate::minidump::header::Arch;
 use crate::source::ReadAt;
 
 /// What `e_ident` and `e_machine` say.
@@ -39,18 +40,14 @@ pub struct Phdr {
 }
 
 impl Ident {
+    /// The machine, where it is one whose dumps are known here.
+    pub fn arch(&self) -> Option<Arch> {
+        Arch::of_elf(self.e_machine, self.is_big_endian)
+    }
+
     /// FreeBSD's name of the machine, or its ELF number.
     pub fn machine(&self) -> String {
-        match (self.e_machine, self.is_big_endian) {
-            (wire::EM_X86_64, _) => "amd64".into(),
-            (wire::EM_AARCH64, _) => "arm64".into(),
-            (wire::EM_RISCV, _) => "riscv".into(),
-            (wire::EM_386, _) => "i386".into(),
-            (wire::EM_ARM, _) => "arm".into(),
-            (wire::EM_PPC64, true) => "powerpc64".into(),
-            (wire::EM_PPC64, false) => "powerpc64le".into(),
-            (n, _) => format!("machine {n}"),
-        }
+        self.arch().map_or_else(|| format!("machine {}", self.e_machine), |arch| arch.name().into())
     }
 
     /// Whether p_vaddr of a segment is the kernel's address for it. Writers
@@ -62,13 +59,11 @@ impl Ident {
         p.p_vaddr != p.p_paddr && p.p_vaddr != all_ones && p.p_vaddr >= upper_half
     }
 
-    /// Whether p_paddr of a segment says nothing: libfbsdvmcore's converter
-    /// and `gcore`-like tools leave 0 (or all ones) beside a real p_vaddr.
-    /// A segment at physical 0 with a direct-map address is told apart by
-    /// being the only one there, which the caller needn't know: such a
-    /// segment holds the same bytes either way.
-    pub(super) fn is_virtual_alias(&self, p: &Phdr) -> bool {
-        self.has_kernel_vaddr(p) && p.p_paddr == if self.is_64 { u64::MAX } else { u32::MAX.into() }
+    /// Whether p_paddr of a segment is the "unknown" of some writers beside a
+    /// real p_vaddr: all ones.
+    pub(super) fn lacks_paddr(&self, p: &Phdr) -> bool {
+        let all_ones = if self.is_64 { u64::MAX } else { u32::MAX.into() };
+        self.has_kernel_vaddr(p) && p.p_paddr == all_ones
     }
 }
 

@@ -2,10 +2,11 @@
 //! cores of hypervisors and of other dumpers, and those that vmcask writes.
 
 mod headers;
+pub mod note;
 mod segments;
+mod virt;
 
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::{FileOff, PhysAddr, VirtAddr};
 use crate::error::{Error, Result, Warning};
@@ -13,7 +14,9 @@ use crate::layout::elf as wire;
 use crate::phys::PhysMem;
 use crate::source::ReadAt;
 pub use headers::{Ident, Phdr};
+pub use note::VmcaskNote;
 use segments::IntervalMap;
+pub use virt::{FoundTables, How};
 
 /// A core file, open.
 pub struct ElfCore {
@@ -22,6 +25,9 @@ pub struct ElfCore {
     phdrs: Vec<Phdr>,
     phys: IntervalMap,
     virt: IntervalMap,
+    note: Option<VmcaskNote>,
+    tables: OnceLock<Option<FoundTables>>,
+    lost: u64,
     warnings: Vec<Warning>,
 }
 
@@ -49,9 +55,15 @@ impl ElfCore {
         }
         let len = src.len();
         let loads = || phdrs.iter().filter(|p| p.p_type == wire::PT_LOAD);
+        // libfbsdvmcore's converter leaves p_paddr 0 in all its segments; one
+        // alone may well be physical page 0.
+        let zeros = loads().filter(|p| ident.has_kernel_vaddr(p) && p.p_paddr == 0).count();
+        let lacks_paddr = |p: &Phdr| {
+            ident.lacks_paddr(p) || (zeros > 1 && ident.has_kernel_vaddr(p) && p.p_paddr == 0)
+        };
         let phys = IntervalMap::new(
             loads()
-                .filter(|p| !ident.is_virtual_alias(p))
+                .filter(|p| !lacks_paddr(p))
                 .map(|p| (p.p_paddr, p.p_offset, p.p_filesz.min(p.p_memsz))),
         );
         let virt = IntervalMap::new(
@@ -70,7 +82,9 @@ impl ElfCore {
         if loads().next().is_none() {
             warnings.push(Warning::NoSegments);
         }
-        Ok(Self { src, ident, phdrs, phys, virt, warnings })
+        let note = note::find(&src, &ident, &phdrs);
+        let tables = OnceLock::new();
+        Ok(Self { src, ident, phdrs, phys, virt, note, tables, lost, warnings })
     }
 
     /// Class, byte order, machine.
@@ -86,6 +100,20 @@ impl ElfCore {
     /// What is odd about this core, though it can be read.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// Bytes of physical memory by the segments' p_memsz, in the file or not.
+    pub fn memory_bytes(&self) -> u64 {
+        let loads = self.phdrs.iter().filter(|p| p.p_type == wire::PT_LOAD);
+        // Kernel views name the same memory many times.
+        IntervalMap::new(loads.map(|p| (p.p_paddr, 0, p.p_memsz)))
+            .runs()
+            .fold(0, |sum: u64, (_, _, size)| sum.saturating_add(size))
+    }
+
+    /// Bytes of segments that are past the end of a truncated file.
+    pub fn lost_bytes(&self) -> u64 {
+        self.lost
     }
 
     /// Whether the core itself says where kernel addresses lie.
@@ -104,17 +132,14 @@ impl ElfCore {
         })
     }
 
-    /// File ranges of the notes.
-    pub fn note_ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.phdrs
-            .iter()
-            .filter(|p| p.p_type == wire::PT_NOTE)
-            .filter_map(|p| Some(p.p_offset..p.p_offset.checked_add(p.p_filesz)?))
+    /// What vmcask noted when it wrote this core.
+    pub fn note(&self) -> Option<&VmcaskNote> {
+        self.note.as_ref()
     }
 
     /// Where the byte at kernel address `va` lies by the program headers'
     /// p_vaddr, and how many bytes go on from there.
-    pub fn locate_virt(&self, va: VirtAddr) -> Result<(FileOff, u64)> {
+    fn locate_virt_by_phdrs(&self, va: VirtAddr) -> Result<(FileOff, u64)> {
         let (off, run) = self
             .virt
             .find(va.0)
@@ -124,28 +149,6 @@ impl ElfCore {
             return Err(Error::NotMapped { va, reason: "the file ends before its bytes" });
         }
         Ok((FileOff(off), run.min(left)))
-    }
-
-    /// Fills `buf` from kernel address `va` on, by the program headers alone.
-    pub fn read_virt_by_phdrs(&self, mut va: VirtAddr, mut buf: &mut [u8]) -> Result<()> {
-        while !buf.is_empty() {
-            let (off, run) = self.locate_virt(va)?;
-            let n = usize::try_from(run).unwrap_or(usize::MAX).min(buf.len());
-            let (now, rest) = buf.split_at_mut(n);
-            self.src.read_exact_at(off.0, now).map_err(|source| Error::Io {
-                off: off.0,
-                len: n,
-                source,
-            })?;
-            buf = rest;
-            if !buf.is_empty() {
-                va = va.checked_add(n as u64).ok_or(Error::NotMapped {
-                    va: VirtAddr(u64::MAX),
-                    reason: "the address space ends there",
-                })?;
-            }
-        }
-        Ok(())
     }
 }
 

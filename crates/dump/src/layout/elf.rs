@@ -10,6 +10,8 @@ pub const ELFMAG: &[u8; 4] = b"\x7fELF";
 pub const EI_CLASS: usize = 4;
 /// Index of the byte order in `e_ident`.
 pub const EI_DATA: usize = 5;
+/// Index of the header version, 1, in `e_ident`.
+pub const EI_VERSION: usize = 6;
 /// Index of the OS ABI in `e_ident`.
 pub const EI_OSABI: usize = 7;
 /// 32-bit objects.

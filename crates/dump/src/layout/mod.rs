@@ -2,4 +2,5 @@
 //! explicit byte order and no behaviour.
 
 pub mod elf;
+pub mod kerneldump;
 pub mod minidump;

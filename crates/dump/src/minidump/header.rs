@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 
 use crate::addr::VirtAddr;
 use crate::error::{Error, Result};
-use crate::layout::minidump as wire;
+use crate::layout::{elf, minidump as wire};
 
 /// Architectures that write minidumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +43,39 @@ impl Arch {
     }
 
     /// The first version whose header has `dumpavailsize`.
-    fn dumpavail_since(self) -> u32 {
+    pub fn dumpavail_since(self) -> u32 {
         if self == Self::Amd64 { 3 } else { 2 }
+    }
+
+    /// The machine that an ELF file's `e_machine` and byte order name.
+    pub fn of_elf(e_machine: u16, is_big_endian: bool) -> Option<Self> {
+        Some(match e_machine {
+            elf::EM_X86_64 => Self::Amd64,
+            elf::EM_AARCH64 => Self::Arm64,
+            elf::EM_RISCV => Self::Riscv,
+            elf::EM_386 => Self::I386,
+            elf::EM_ARM => Self::Arm,
+            elf::EM_PPC64 if is_big_endian => Self::Powerpc64,
+            elf::EM_PPC64 => Self::Powerpc64Le,
+            _ => return None,
+        })
+    }
+
+    /// `e_machine` of its ELF files.
+    pub fn e_machine(self) -> u16 {
+        match self {
+            Self::Amd64 => elf::EM_X86_64,
+            Self::Arm64 => elf::EM_AARCH64,
+            Self::Riscv => elf::EM_RISCV,
+            Self::I386 => elf::EM_386,
+            Self::Arm => elf::EM_ARM,
+            Self::Powerpc64 | Self::Powerpc64Le => elf::EM_PPC64,
+        }
+    }
+
+    /// Whether its ELF files are 64-bit ones.
+    pub fn is_64(self) -> bool {
+        !matches!(self, Self::I386 | Self::Arm)
     }
 
     /// Whether integers in the dump are big-endian.

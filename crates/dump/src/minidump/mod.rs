@@ -136,7 +136,7 @@ impl Minidump {
 
     /// Translates a kernel virtual address.
     pub fn translate(&self, va: VirtAddr) -> Result<Mapping> {
-        vm::translate(self, va)
+        vm::translate(self, self, va)
     }
 
     /// Entry `index` of a pmap of 64-bit entries, on the way to `va`.
@@ -158,6 +158,11 @@ impl Minidump {
         let mut entry = [0; N];
         self.read_file(self.parts.pmap.start + index * N as u64, &mut entry)?;
         Ok(entry)
+    }
+
+    /// Bytes of the pmap part; the caller stays inside `pmapsize`.
+    pub(crate) fn read_pmap(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        self.read_file(self.parts.pmap.start + at, buf)
     }
 
     fn read_file(&self, off: u64, buf: &mut [u8]) -> Result<()> {

@@ -83,8 +83,11 @@ impl Minidump {
 }
 
 impl Parts {
+    /// The parts that a header promises; `pages` is empty until the bitmap has
+    /// been counted.
+    ///
     /// Six 32-bit sizes, each rounded up to a page: no overflow in 64 bits.
-    fn of(header: &Header) -> Self {
+    pub fn of(header: &Header) -> Self {
         let page = 1u64 << header.page_shift();
         let mut end = 0;
         let mut next = |size: u64| {

@@ -15,7 +15,11 @@ const FRAME: u64 = 0x0000_ffff_ffff_f000;
 /// `va` must not be below `kernbase`.
 pub(crate) fn minidump(dump: &Minidump, va: VirtAddr) -> Result<Mapping> {
     let shift = dump.header().page_shift();
-    let l3 = dump.pmap_u64(va, (va.0 - dump.header().kernbase.0) >> shift)?;
+    l3(dump.pmap_u64(va, (va.0 - dump.header().kernbase.0) >> shift)?, va, shift)
+}
+
+/// The mapping that an L3 entry makes for `va`.
+pub(crate) fn l3(l3: u64, va: VirtAddr, shift: u32) -> Result<Mapping> {
     if l3 & L3_PAGE != L3_PAGE {
         return Err(Error::NotMapped { va, reason: "its L3 entry is not valid" });
     }

@@ -14,11 +14,13 @@ const PG_FRAME: u64 = 0xffff_f000;
 /// `va` must not be below `kernbase`.
 pub(crate) fn minidump(dump: &Minidump, va: VirtAddr, paemode: bool) -> Result<Mapping> {
     let index = (va.0 - dump.header().kernbase.0) >> 12;
-    let (pte, frame) = if paemode {
-        (dump.pmap_u64(va, index)?, PG_FRAME_PAE)
-    } else {
-        (dump.pmap_u32(va, index)?.into(), PG_FRAME)
-    };
+    let entry = if paemode { dump.pmap_u64(va, index)? } else { dump.pmap_u32(va, index)?.into() };
+    pte(entry, va, paemode)
+}
+
+/// The mapping that a PTE makes for `va`.
+pub(crate) fn pte(pte: u64, va: VirtAddr, paemode: bool) -> Result<Mapping> {
+    let frame = if paemode { PG_FRAME_PAE } else { PG_FRAME };
     if pte & PG_V == 0 {
         return Err(Error::NotMapped { va, reason: "its page table entry is not valid" });
     }

@@ -4,12 +4,15 @@
 pub mod amd64;
 pub mod arm64;
 pub mod i386;
+pub mod leaves;
 pub mod riscv;
+pub mod roots;
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::error::{Error, Result};
 use crate::minidump::Minidump;
 use crate::minidump::header::{Arch, KernelMap};
+use crate::phys::PhysMem;
 
 /// What a virtual address maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +49,16 @@ impl Mapping {
     }
 }
 
-/// Translates `va` with what the minidump's own header and pmap say.
-pub(crate) fn translate(dump: &Minidump, va: VirtAddr) -> Result<Mapping> {
-    let header = dump.header();
+/// Translates `va` with what the minidump `tables` has as header and pmap;
+/// page-table pages are read from `phys`, which is the same dump unless an
+/// ELF core carries a minidump's tables in a note.
+pub(crate) fn translate(tables: &Minidump, phys: &dyn PhysMem, va: VirtAddr) -> Result<Mapping> {
+    let header = tables.header();
     // libkvm asks the direct map first on arm64 and riscv and the kernel map
     // first on amd64; the ranges don't overlap in any real kernel.
     let kernel_map_first = header.arch == Arch::Amd64;
     if kernel_map_first && va >= header.kernbase {
-        return amd64::minidump(dump, va);
+        return amd64::minidump(tables, phys, va);
     }
     if let Some((base, end, phys)) = header.direct_map()
         && (base..end).contains(&va)
@@ -70,10 +75,10 @@ pub(crate) fn translate(dump: &Minidump, va: VirtAddr) -> Result<Mapping> {
         });
     }
     match header.map {
-        KernelMap::Amd64 { .. } => amd64::minidump(dump, va),
-        KernelMap::Arm64 { .. } => arm64::minidump(dump, va),
-        KernelMap::Riscv { .. } => riscv::minidump(dump, va),
-        KernelMap::I386 { paemode } => i386::minidump(dump, va, paemode),
+        KernelMap::Amd64 { .. } => amd64::minidump(tables, phys, va),
+        KernelMap::Arm64 { .. } => arm64::minidump(tables, va),
+        KernelMap::Riscv { .. } => riscv::minidump(tables, va),
+        KernelMap::I386 { paemode } => i386::minidump(tables, va, paemode),
         KernelMap::Arm { .. } | KernelMap::Powerpc64 { .. } => Err(Error::Unsupported(format!(
             "virtual addresses of {} dumps can't be translated; read physical ones",
             header.arch

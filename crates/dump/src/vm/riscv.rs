@@ -17,7 +17,11 @@ const PPN_MASK: u64 = (1 << 44) - 1;
 /// `va` must not be below `kernbase`.
 pub(crate) fn minidump(dump: &Minidump, va: VirtAddr) -> Result<Mapping> {
     let shift = dump.header().page_shift();
-    let l3 = dump.pmap_u64(va, (va.0 - dump.header().kernbase.0) >> shift)?;
+    l3(dump.pmap_u64(va, (va.0 - dump.header().kernbase.0) >> shift)?, va, shift)
+}
+
+/// The mapping that an L3 entry makes for `va`.
+pub(crate) fn l3(l3: u64, va: VirtAddr, shift: u32) -> Result<Mapping> {
     if l3 & PTE_V == 0 || l3 & PTE_RWX == 0 {
         return Err(Error::NotMapped { va, reason: "its L3 entry is not a valid leaf" });
     }

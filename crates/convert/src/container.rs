@@ -1,0 +1,77 @@
+//! Compressed dumps and pipes: bytes that come in order, once.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use vmcask_dump::detect::{self, Format};
+
+/// What wraps a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Nothing: a pipe.
+    None,
+    /// gzip, as savecore -z and the kernel's gzip dumps.
+    Gzip,
+    /// zstd, as savecore -Z and the kernel's zstd dumps.
+    Zstd,
+    /// bzip2.
+    Bzip2,
+}
+
+impl Container {
+    /// By the first bytes of a file.
+    pub fn detect(prefix: &[u8]) -> Self {
+        match detect::detect(prefix) {
+            Format::Gzip => Self::Gzip,
+            Format::Zstd => Self::Zstd,
+            Format::Bzip2 => Self::Bzip2,
+            _ => Self::None,
+        }
+    }
+
+    /// What to call it in a sentence.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "a pipe",
+            Self::Gzip => "gzip data",
+            Self::Zstd => "zstd data",
+            Self::Bzip2 => "bzip2 data",
+        }
+    }
+
+    /// The reader of what is inside. Memory: zstd's window is limited to
+    /// 128 MiB, as in zstd itself.
+    pub fn reader(self, inner: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Self::None => inner,
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(inner)),
+            Self::Zstd => Box::new(zstd::stream::read::Decoder::new(inner)?),
+            Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(inner)),
+        })
+    }
+}
+
+/// Bytes that tell containers and dumps apart.
+pub(crate) const PREFIX_LEN: usize = 512;
+
+/// Bytes asked of the system at a time.
+const BUFFER: usize = 256 << 10;
+
+/// Reads the first bytes of a stream and gives them back with it.
+pub(crate) fn peek(
+    mut reader: Box<dyn Read + Send>,
+) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
+    let mut prefix = Vec::new();
+    reader.by_ref().take(PREFIX_LEN as u64).read_to_end(&mut prefix)?;
+    let again = io::Cursor::new(prefix.clone()).chain(reader);
+    Ok((prefix, Box::new(again)))
+}
+
+/// A file or, for `-`, standard input as a stream.
+pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(BufReader::with_capacity(BUFFER, File::open(path)?)))
+}

@@ -252,6 +252,15 @@ fn usage(what: &str) -> ! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum GenArch {
     Amd64,
+    Arm64,
+    /// arm64 with pages of 16 KiB
+    #[value(name = "arm64-16k")]
+    Arm64P16k,
+    Riscv,
+    I386,
+    Arm,
+    Powerpc64,
+    Powerpc64le,
 }
 
 #[derive(Args)]
@@ -259,9 +268,9 @@ pub struct GenArgs {
     /// The file to write
     pub output: PathBuf,
 
-    /// Physical memory of the machine
-    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size::number)]
-    pub ram: u64,
+    /// Physical memory of the machine [default: 4GiB, 1GiB on 32-bit machines]
+    #[arg(long, value_name = "SIZE", value_parser = size::number)]
+    pub ram: Option<u64>,
 
     /// Bytes of dumped pages
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::number)]
@@ -271,10 +280,20 @@ pub struct GenArgs {
     #[arg(long, value_enum, default_value = "amd64")]
     pub arch: GenArch,
 
-    /// Minidump version: 1 and 2 have no dump_avail, 1 has PTEs in its pmap
-    #[arg(long = "version", value_name = "N", default_value_t = 3,
-          value_parser = clap::value_parser!(u32).range(1..=3))]
-    pub minidump_version: u32,
+    /// Page size: 4K, or 16K on arm64
+    #[arg(long, value_name = "SIZE", value_parser = size::number)]
+    pub page_size: Option<u64>,
+
+    /// i386: page table entries of 8 bytes
+    #[arg(long)]
+    pub pae: bool,
+
+    /// Minidump version [default: the architecture's newest]
+    ///
+    /// Versions before 3 on amd64, before 2 elsewhere, have no dump_avail; amd64's version 1 has
+    /// PTEs in its pmap.
+    #[arg(long = "version", value_name = "N")]
+    pub minidump_version: Option<u32>,
 
     /// The same arguments with the same seed give the same bytes, on every machine
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -1,18 +1,112 @@
-//! What is in a page: a pure function of seed and physical address.
+//! What is in a frame: a pure function of seed and physical address.
+
+use std::ops::Range;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use crate::memory::{Frame, PAGE_SIZE};
+use crate::spec::{Profile, Spec};
 
-/// A page's bytes.
-pub(crate) type Page = [u8; PAGE_SIZE as usize];
+/// Bytes of a frame: the unit contents are made in, whatever the page size.
+pub(crate) const FRAME_SIZE: u64 = 4096;
+
+/// A physical frame of 4 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Frame(pub(crate) u64);
+
+impl Frame {
+    pub(crate) fn pa(self) -> u64 {
+        self.0 * FRAME_SIZE
+    }
+}
+
+/// A frame's bytes.
+pub(crate) type Page = [u8; FRAME_SIZE as usize];
+
+/// Of this many clusters of 16 frames, a sparse dump fills one.
+const SPARSE_CLUSTERS: u64 = 2048;
+
+/// What decides a frame's bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content {
+    seed: u64,
+    profile: Profile,
+    sparse: bool,
+}
+
+impl Content {
+    pub(crate) fn new(spec: &Spec) -> Self {
+        Self { seed: spec.seed, profile: spec.profile, sparse: spec.sparse }
+    }
+
+    fn kind(&self, frame: Frame) -> Kind {
+        match self.profile {
+            Profile::Zeros => Kind::Zero,
+            _ if self.sparse && !self.filled(frame.0 / 16) => Kind::Zero,
+            Profile::Real => kind(self.seed, frame),
+            Profile::Random => Kind::Noise,
+            Profile::Text => Kind::Text,
+        }
+    }
+
+    /// Whether a sparse dump fills this cluster.
+    fn filled(&self, cluster: u64) -> bool {
+        mix(self.seed ^ 0x7370_6172_7365, cluster).is_multiple_of(SPARSE_CLUSTERS)
+    }
+
+    /// Whether the frame is all zeros, without making it.
+    pub(crate) fn is_zero(&self, frame: Frame) -> bool {
+        self.kind(frame) == Kind::Zero
+    }
+
+    /// The first of these frames that isn't zero.
+    pub(crate) fn next_nonzero(&self, frames: Range<u64>) -> Option<u64> {
+        if self.profile == Profile::Zeros {
+            return None;
+        }
+        let mut frame = frames.start;
+        while frame < frames.end {
+            if self.sparse && !self.filled(frame / 16) {
+                frame = (frame / 16 + 1) * 16;
+            } else if self.is_zero(Frame(frame)) {
+                frame += 1;
+            } else {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    /// Fills a frame that isn't one of the kernel's own.
+    pub(crate) fn fill(&self, frame: Frame, page: &mut Page) {
+        let hash = mix(self.seed, frame.0);
+        match self.kind(frame) {
+            Kind::Zero => page.fill(0),
+            Kind::Duplicate => {
+                let id = (hash >> 8) % DUPLICATES;
+                let kind =
+                    [Kind::Text, Kind::Pointers, Kind::Integers, Kind::Mixed][id as usize % 4];
+                write(kind, mix(!self.seed, id), page);
+            }
+            kind => write(kind, hash, page),
+        }
+    }
+
+    /// Fills a frame of the kernel's own that holds nothing else: never
+    /// zero, and it tells where it is.
+    pub(crate) fn fill_kernel(&self, frame: Frame, page: &mut Page) {
+        let kind = [Kind::Pointers, Kind::Integers][frame.0 as usize % 2];
+        write(kind, mix(self.seed, frame.0), page);
+        page[..8].copy_from_slice(b"vmcask\0\0");
+        page[8..16].copy_from_slice(&frame.pa().to_le_bytes());
+    }
+}
 
 /// Kinds of pages, with their share in 256ths. Roughly what a server that
 /// runs programs and caches files holds: a quarter zero, of the rest 18 %
 /// duplicates, compressible some four to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Zero,
     Duplicate,
     Text,
@@ -44,7 +138,7 @@ fn mix(seed: u64, n: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-pub(crate) fn kind(seed: u64, frame: Frame) -> Kind {
+fn kind(seed: u64, frame: Frame) -> Kind {
     let mut at = mix(seed, frame.0) & 255;
     for (kind, share) in SHARES {
         if at < share {
@@ -53,20 +147,6 @@ pub(crate) fn kind(seed: u64, frame: Frame) -> Kind {
         at -= share;
     }
     Kind::Noise
-}
-
-/// Fills a page that isn't one of the kernel's own.
-pub(crate) fn fill(seed: u64, frame: Frame, page: &mut Page) {
-    let hash = mix(seed, frame.0);
-    match kind(seed, frame) {
-        Kind::Zero => page.fill(0),
-        Kind::Duplicate => {
-            let id = (hash >> 8) % DUPLICATES;
-            let kind = [Kind::Text, Kind::Pointers, Kind::Integers, Kind::Mixed][id as usize % 4];
-            write(kind, mix(!seed, id), page);
-        }
-        kind => write(kind, hash, page),
-    }
 }
 
 fn write(kind: Kind, seed: u64, page: &mut Page) {

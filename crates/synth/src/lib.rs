@@ -21,18 +21,21 @@
 
 #![forbid(unsafe_code)]
 
+mod arch;
 mod content;
+mod dump;
 mod error;
 mod kernel;
-mod memory;
-mod minidump;
 mod msgbuf;
+mod ranges;
+mod runs;
 mod spec;
 mod truth;
 mod write;
 
+pub use arch::Arch;
+pub use dump::SynthDump;
 pub use error::Error;
-pub use minidump::SynthDump;
-pub use spec::Spec;
+pub use spec::{Format, Profile, Spec};
 pub use truth::{MappedPage, Truth};
 pub use write::WriteOptions;

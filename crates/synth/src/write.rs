@@ -5,25 +5,46 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::content::{FRAME_SIZE, Page};
+use crate::dump::SynthDump;
 use crate::error::Error;
-use crate::memory::PAGE_SIZE;
-use crate::minidump::SynthDump;
+use crate::runs::Cursor;
 
 /// How to write.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteOptions {
     /// Leave holes where pages are zero.
     pub sparse: bool,
-    /// Threads, at least 1.
+    /// Threads, at least 1; more than 64 are not used.
     pub threads: usize,
 }
 
-/// File pages that a thread makes at a time: 4 MiB.
-const CHUNK_PAGES: u64 = 1024;
+/// Bytes of the file that a thread takes at a time, at most: with few data
+/// in them, taking turns would cost more than the work.
+const MOST_CHUNK: u64 = 64 << 20;
+/// Bytes gathered for a write.
+const BUFFER: usize = 1 << 20;
+/// Each has a buffer.
+const MOST_THREADS: usize = 64;
+
+/// What the threads share.
+struct Shared<'a> {
+    dump: &'a SynthDump,
+    file: &'a File,
+    /// Offset of the dump in the file.
+    base: u64,
+    sparse: bool,
+    chunk: u64,
+    next: AtomicU64,
+    done: AtomicU64,
+    failure: Mutex<Option<Error>>,
+    progress: &'a (dyn Fn(u64) + Sync),
+    cancelled: &'a AtomicBool,
+}
 
 impl SynthDump {
     /// Writes the dump to `file`, which must be empty. `progress` is told the
-    /// bytes of the dump done so far. Needs 4 MiB a thread.
+    /// bytes of the dump done so far. Needs 1 MiB a thread.
     pub fn write_to(
         &self,
         file: &File,
@@ -32,70 +53,115 @@ impl SynthDump {
         cancelled: &AtomicBool,
     ) -> Result<(), Error> {
         file.set_len(self.len()).map_err(|source| Error::Write { off: 0, len: 0, source })?;
-        let pages = self.len() / PAGE_SIZE;
-        let next = AtomicU64::new(0);
-        let done = AtomicU64::new(0);
-        let failure = Mutex::new(None);
+        self.write_at(file, 0, options, progress, cancelled)
+    }
+
+    /// The same at an offset of the file, whose length is left alone.
+    pub(crate) fn write_at(
+        &self,
+        file: &File,
+        base: u64,
+        options: WriteOptions,
+        progress: &(dyn Fn(u64) + Sync),
+        cancelled: &AtomicBool,
+    ) -> Result<(), Error> {
+        let threads = options.threads.clamp(1, MOST_THREADS);
+        let shares = self.units() / (threads as u64 * 8);
+        let shared = Shared {
+            dump: self,
+            file,
+            base,
+            sparse: options.sparse,
+            chunk: shares.clamp(BUFFER as u64 / FRAME_SIZE, MOST_CHUNK / FRAME_SIZE),
+            next: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            failure: Mutex::new(None),
+            progress,
+            cancelled,
+        };
         std::thread::scope(|scope| {
-            for _ in 0..options.threads.max(1) {
-                scope.spawn(|| {
-                    let mut buf = Vec::with_capacity((CHUNK_PAGES * PAGE_SIZE) as usize);
-                    loop {
-                        let first = next.fetch_add(CHUNK_PAGES, Ordering::Relaxed);
-                        if first >= pages {
-                            return;
-                        }
-                        let end = (first + CHUNK_PAGES).min(pages);
-                        let result = if cancelled.load(Ordering::Relaxed) {
-                            Err(Error::Cancelled)
-                        } else {
-                            self.write_pages(file, first, end, options.sparse, &mut buf)
-                        };
-                        if let Err(e) = result {
-                            next.store(pages, Ordering::Relaxed);
-                            if let Ok(mut failure) = failure.lock() {
-                                failure.get_or_insert(e);
-                            }
-                            return;
-                        }
-                        let bytes = (end - first) * PAGE_SIZE;
-                        progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
-                    }
-                });
+            for _ in 1..threads {
+                // Where no thread is to be had, those there are do the work.
+                if std::thread::Builder::new().spawn_scoped(scope, || shared.work()).is_err() {
+                    break;
+                }
             }
+            shared.work();
         });
-        match failure.into_inner() {
+        match shared.failure.into_inner() {
             Ok(Some(e)) => Err(e),
             _ => Ok(()),
         }
     }
-
-    fn write_pages(
-        &self,
-        file: &File,
-        first: u64,
-        end: u64,
-        sparse: bool,
-        buf: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let mut page = [0; PAGE_SIZE as usize];
-        let mut start = first;
-        for number in first..end {
-            if sparse && self.is_zero(number) {
-                flush(file, start, buf)?;
-                start = number + 1;
-            } else {
-                self.file_page(number, &mut page);
-                buf.extend_from_slice(&page);
-            }
-        }
-        flush(file, start, buf)
-    }
 }
 
-fn flush(file: &File, first: u64, buf: &mut Vec<u8>) -> Result<(), Error> {
-    let off = first * PAGE_SIZE;
-    file.write_all_at(buf, off).map_err(|source| Error::Write { off, len: buf.len(), source })?;
-    buf.clear();
-    Ok(())
+impl Shared<'_> {
+    fn work(&self) {
+        let units = self.dump.units();
+        let mut buf = Vec::with_capacity(BUFFER);
+        let mut cursor = Cursor::default();
+        loop {
+            let first = self.next.fetch_add(self.chunk, Ordering::Relaxed);
+            if first >= units {
+                return;
+            }
+            let end = (first + self.chunk).min(units);
+            if let Err(e) = self.write(first, end, &mut buf, &mut cursor) {
+                self.next.store(units, Ordering::Relaxed);
+                if let Ok(mut failure) = self.failure.lock() {
+                    failure.get_or_insert(e);
+                }
+                return;
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        first: u64,
+        end: u64,
+        buf: &mut Vec<u8>,
+        cursor: &mut Cursor,
+    ) -> Result<(), Error> {
+        let mut page: Page = [0; FRAME_SIZE as usize];
+        let mut number = first;
+        let mut start = first;
+        let mut told = first;
+        while number < end {
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            if self.sparse {
+                let next = self.dump.next_nonzero(number, end, cursor).unwrap_or(end);
+                if next > number {
+                    self.flush(start, buf)?;
+                    (start, number) = (next, next);
+                }
+            }
+            if number < end {
+                self.dump.file_page(number, &mut page, cursor);
+                buf.extend_from_slice(&page);
+                number += 1;
+            }
+            if buf.len() == BUFFER || number == end {
+                self.flush(start, buf)?;
+                start = number;
+                let bytes = (number - told) * FRAME_SIZE;
+                told = number;
+                (self.progress)(self.done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self, first: u64, buf: &mut Vec<u8>) -> Result<(), Error> {
+        let off = self.base + first * FRAME_SIZE;
+        self.file.write_all_at(buf, off).map_err(|source| Error::Write {
+            off,
+            len: buf.len(),
+            source,
+        })?;
+        buf.clear();
+        Ok(())
+    }
 }

@@ -323,6 +323,9 @@ fn print_device(d: &DeviceInfo, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "panic       {}", printable(&d.panic))
 }
 
+/// Ranges of dump_avail shown to people.
+const MOST_RANGES: usize = 16;
+
 fn print_minidump(m: &MinidumpInfo, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "format      FreeBSD minidump, version {}, {}", m.version, m.arch)?;
     write!(out, "pages       {} promised", count(m.pages_promised))?;
@@ -334,9 +337,12 @@ fn print_minidump(m: &MinidumpInfo, out: &mut impl Write) -> io::Result<()> {
     if let Some([base, end]) = &m.direct_map {
         writeln!(out, "direct map  {base} to {end}")?;
     }
-    for (i, [start, end]) in m.dump_avail.iter().enumerate() {
+    for (i, [start, end]) in m.dump_avail.iter().take(MOST_RANGES).enumerate() {
         let label = if i == 0 { "dump_avail" } else { "" };
         writeln!(out, "{label:<11} {start} to {end}")?;
+    }
+    if let Some(more) = m.dump_avail.len().checked_sub(MOST_RANGES).filter(|&n| n > 0) {
+        writeln!(out, "{:<11} and {more} ranges more (--json has all)", "")?;
     }
     writeln!(out, "parts       offset         bytes")?;
     for p in &m.parts {
@@ -379,10 +385,13 @@ fn print_elf(arch: &str, e: &ElfInfo, out: &mut impl Write) -> io::Result<()> {
         let text = |key: &str| note.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
         writeln!(
             out,
-            "made by     {}: {} view of a {}",
+            "made by     {}: {} view of {}",
             printable(&text("writer")),
             printable(&text("view")),
-            printable(&text("source"))
+            match &*text("source") {
+                "elf" => "an ELF core".into(),
+                other => format!("a {}", printable(other)),
+            }
         )?;
         match note.get("dropped_zero_pages").and_then(serde_json::Value::as_u64) {
             Some(n) if n > 0 => writeln!(out, "left out    {} pages of zeros", count(n))?,

@@ -1,6 +1,6 @@
 //! The physical memory of a dump as runs of its bytes.
 
-use vmcask_dump::{ElfCore, Minidump, ReadAt};
+use vmcask_dump::{ElfCore, Minidump, PhysMem, ReadAt};
 
 use crate::error::{Error, Result};
 
@@ -28,18 +28,19 @@ pub struct Runs {
 const PIECE: usize = 1 << 20;
 
 impl Runs {
-    /// The pages that are in a minidump's file.
+    /// The pages that are in a minidump's file; of the last page of a cut
+    /// file, the part that is.
     pub fn of_minidump(dump: &Minidump) -> Self {
         let shift = dump.header().page_shift();
-        let present = dump.pages_present();
+        let end = dump.source().len();
         let mut out = Self::default();
         for (pfn, pages, ordinal) in dump.index().page_runs() {
-            let pages = pages.min(present.saturating_sub(ordinal));
-            if pages == 0 {
+            let off = dump.parts().pages.start + (ordinal << shift);
+            let len = (pages << shift).min(end.saturating_sub(off));
+            if len == 0 {
                 break;
             }
-            let off = dump.parts().pages.start + (ordinal << shift);
-            out.push(Run { pa: pfn.0 << shift, off, len: pages << shift });
+            out.push(Run { pa: pfn.0 << shift, off, len });
         }
         out
     }

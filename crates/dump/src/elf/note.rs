@@ -3,12 +3,13 @@
 //!
 //! | n_type | description |
 //! |---|---|
-//! | 0x766d0001 | [`Meta`] as JSON |
-//! | 0x766d0002 | the minidump the core was made from, from its header to its first page |
-//! | 0x766d0003 | what followed that minidump's last whole page in the file |
+//! | 5 | [`Meta`] as JSON |
+//! | 7 | the minidump the core was made from, from its header to its first page |
+//! | 8 | what followed that minidump's last whole page in the file |
 //!
-//! The numbers are far from those that readers of cores know: BFD looks at
-//! some types (1 is NT_PRSTATUS) whoever their owner is.
+//! Types belong to their owner, but BFD looks at some (1 is NT_PRSTATUS)
+//! whoever that is, and eu-elflint knows only those of System V: these are
+//! three that the one ignores and the other accepts.
 
 use std::sync::Arc;
 
@@ -24,11 +25,11 @@ use crate::source::{ReadAt, SubSource};
 /// Owner of the notes, without its NUL.
 pub const OWNER: &[u8] = b"vmcask";
 /// n_type of [`Meta`].
-pub const NT_META: u32 = 0x766d_0001;
+pub const NT_META: u32 = 5;
 /// n_type of the minidump's parts before its pages.
-pub const NT_PREFIX: u32 = 0x766d_0002;
+pub const NT_PREFIX: u32 = 7;
 /// n_type of the bytes behind the minidump's last whole page.
-pub const NT_TAIL: u32 = 0x766d_0003;
+pub const NT_TAIL: u32 = 8;
 
 /// JSON larger than this is not [`Meta`].
 const MAX_META: u64 = 64 << 10;
@@ -52,10 +53,10 @@ pub struct Meta {
     #[serde(default)]
     pub dropped_zero_pages: u64,
     /// Physical address of the kernel's top-level page table, where known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_table_root: Option<u64>,
     /// Levels of these page tables.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_table_levels: Option<u32>,
 }
 

@@ -107,16 +107,13 @@ impl Minidump {
         1 << self.header.page_shift()
     }
 
-    /// Where page `pfn` starts in the file.
+    /// Where page `pfn` starts in the file. Of the last page of a truncated
+    /// file maybe only a part is there.
     pub fn page_offset(&self, pfn: Pfn) -> Result<FileOff> {
         let shift = self.header.page_shift();
         let pa = PhysAddr::of_pfn(pfn, shift).unwrap_or(PhysAddr(u64::MAX));
         let ordinal = self.index.find(pfn).ok_or(Error::Absent { pa })?;
-        let off = self.parts.pages.start + (ordinal << shift);
-        if ordinal >= self.pages_present {
-            return Err(Error::Truncated { pa, off, len: self.src.len() });
-        }
-        Ok(FileOff(off))
+        Ok(FileOff(self.parts.pages.start + (ordinal << shift)))
     }
 
     /// The physical address of the page at `ordinal` among the dumped ones.
@@ -179,14 +176,17 @@ impl PhysMem for Minidump {
     fn locate(&self, pa: PhysAddr) -> Result<(FileOff, u64)> {
         let page = self.page_size();
         let within = pa.0 & (page - 1);
-        // The page's own address goes into errors as the byte's.
-        let at = |e| match e {
-            Error::Absent { .. } => Error::Absent { pa },
-            Error::Truncated { off, len, .. } => Error::Truncated { pa, off, len },
-            e => e,
+        let page_off = match self.page_offset(pa.pfn(self.header.page_shift())) {
+            // Not the page's address: the byte's.
+            Err(Error::Absent { .. }) => return Err(Error::Absent { pa }),
+            page_off => page_off?,
         };
-        let off = self.page_offset(pa.pfn(self.header.page_shift())).map_err(at)?;
-        Ok((FileOff(off.0 + within), page - within))
+        let off = page_off.0 + within;
+        let len = self.src.len();
+        if off >= len {
+            return Err(Error::Truncated { pa, off: page_off.0, len });
+        }
+        Ok((FileOff(off), (page - within).min(len - off)))
     }
 }
 

@@ -11,6 +11,10 @@ pub struct Plan {
     /// empty. Everything outside them must be zeros. Cells are counted from
     /// each extent's start.
     pub extents: Vec<Range<u64>>,
+    /// The source is a stream whose length isn't known for sure: the last
+    /// extent goes on until it ends, and where it ends sooner, the extents are
+    /// cut there. There must be no holes before the last extent.
+    pub open_end: bool,
     /// Where physical pages lie in the source.
     pub page_map: Option<PageMap>,
     /// What the source is.

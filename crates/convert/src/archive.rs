@@ -34,6 +34,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     })?;
     Ok(Plan {
         extents,
+        open_end: input.stream.is_some(),
         page_map: Some(page_map),
         metadata: Metadata {
             format: Some(format.into()),

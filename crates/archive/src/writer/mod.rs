@@ -103,7 +103,9 @@ pub fn write(
             opts.cells_per_frame
         )));
     }
-    let ranges = if opts.plain {
+    let ranges = if opts.plain && plan.open_end {
+        Plan::whole(src.len()).extents
+    } else if opts.plain {
         pipeline::whole_frames(&plan.extents, src.len(), opts.cells_per_frame)
     } else {
         plan.extents.clone()
@@ -124,11 +126,36 @@ pub fn write(
         compatible: if opts.plain { COMPATIBLE_PLAIN } else { 0 }.into(),
     };
     out.frame(head.as_bytes(), 0)?;
-    let data = pipeline::run(src, &extents, opts, &mut out, progress, cancelled)?;
-    let written = index::write(data, &extents, plan, src.len(), &head, &mut out)?;
+    let mut data =
+        pipeline::run(src, &extents, opts, plan.open_end, &mut out, progress, cancelled)?;
+    let (extents, len) = match data.end {
+        None => (extents, src.len()),
+        Some(end) => {
+            let extents = ended_at(&extents, end)?;
+            data.words.resize((extents.cells().div_ceil(64) as usize).next_multiple_of(4), 0);
+            (extents, end)
+        }
+    };
+    let written = index::write(data, &extents, plan, len, &head, &mut out)?;
     out.seek_table()?;
     out.inner.flush().map_err(Error::Write)?;
     Ok(Written { bytes: out.at, ..written })
+}
+
+/// The extents of a stream that has ended at `end`.
+fn ended_at(extents: &Extents, end: u64) -> Result<Extents> {
+    let mut ranges: Vec<_> = extents
+        .ranges()
+        .iter()
+        .filter(|e| e.start < end)
+        .map(|e| e.start..e.end.min(end))
+        .collect();
+    match ranges.last_mut() {
+        Some(last) => last.end = end,
+        None => ranges = Plan::whole(end).extents,
+    }
+    Extents::new(ranges, end)
+        .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))
 }
 
 /// The output with its position and the sizes of its frames.

@@ -38,6 +38,8 @@ pub(super) struct Data {
     /// Offset of each data frame, and the end of the last.
     pub(super) frame_offsets: Vec<u64>,
     pub(super) digester: Digester,
+    /// Where a stream has ended.
+    pub(super) end: Option<u64>,
 }
 
 /// Extents of a plain archive: whole frames, so that slots follow cells.
@@ -63,6 +65,7 @@ pub(super) fn run(
     src: &dyn ReadAt,
     extents: &Extents,
     opts: &WriteOptions,
+    open_end: bool,
     out: &mut Output<'_>,
     progress: &dyn Fn(u64),
     cancelled: &AtomicBool,
@@ -73,7 +76,7 @@ pub(super) fn run(
         let (jobs, job_queue) = crossbeam_channel::unbounded();
         let (done, done_queue) = crossbeam_channel::unbounded();
         for _ in 0..threads {
-            let worker = Worker::new(src, opts.level, frame_len, opts.plain)?;
+            let worker = Worker::new(src, opts.level, frame_len, opts.plain, open_end)?;
             spawn(scope, worker, job_queue.clone(), done.clone());
         }
         drop((job_queue, done));
@@ -92,7 +95,9 @@ pub(super) fn run(
             next_written: 0,
             in_flight: 0,
             cell: 0,
-            holes: if opts.plain { Some(Holes::new(extents, src.len())) } else { None },
+            // A stream has none that could be told before it is read.
+            holes: (opts.plain && !open_end).then(|| Holes::new(extents, src.len())),
+            open_end,
             data_written: 0,
             data: Data {
                 words: vec![0; (extents.cells().div_ceil(64) as usize).next_multiple_of(4)],
@@ -101,6 +106,7 @@ pub(super) fn run(
                 slots: 0,
                 frame_offsets: Vec::new(),
                 digester: Digester::default(),
+                end: None,
             },
         };
         writer.run(extents, threads * JOBS_PER_THREAD, progress, cancelled)
@@ -124,6 +130,7 @@ struct Pipeline<'a, 'b> {
     in_flight: usize,
     cell: u64,
     holes: Option<Holes>,
+    open_end: bool,
     /// Bytes of the original in the frames written so far (plain archives).
     data_written: u64,
     data: Data,
@@ -137,7 +144,14 @@ impl Pipeline<'_, '_> {
         progress: &dyn Fn(u64),
         cancelled: &AtomicBool,
     ) -> Result<Data> {
-        let batches = extents.ranges().iter().flat_map(|e| {
+        let ranges = extents.ranges();
+        // A stream's last extent goes on until it ends; there always is one.
+        let (ranges, endless) = match ranges.split_last() {
+            Some((last, before)) if self.open_end => (before, Some(last.start..u64::MAX)),
+            None if self.open_end => (ranges, Some(0..u64::MAX)),
+            _ => (ranges, None),
+        };
+        let batches = ranges.iter().cloned().chain(endless).flat_map(|e| {
             let step = BATCH_CELLS * CELL_SIZE as u64;
             (e.start..e.end).step_by(step as usize).map(move |at| at..(at + step).min(e.end))
         });
@@ -147,7 +161,8 @@ impl Pipeline<'_, '_> {
         loop {
             // Results that wait for their turn count too: one slow job must
             // not let the others pile up.
-            while self.in_flight < most_in_flight
+            while self.data.end.is_none()
+                && self.in_flight < most_in_flight
                 && seq - self.next_hashed < 2 * most_in_flight as u64
                 && self.next_group - self.next_written < 2 * most_in_flight as u64
                 && let Some(range) = batches.next()
@@ -155,7 +170,8 @@ impl Pipeline<'_, '_> {
                 self.submit(Job::Hash { seq, range })?;
                 seq += 1;
             }
-            if batches.peek().is_none() && self.next_hashed == seq && !self.group.is_empty() {
+            let all_read = self.data.end.is_some() || batches.peek().is_none();
+            if all_read && self.next_hashed == seq && !self.group.is_empty() {
                 self.compress_group()?;
             }
             if self.in_flight == 0 {
@@ -201,11 +217,22 @@ impl Pipeline<'_, '_> {
 
     /// Decides for each cell of a batch, in order.
     fn place(&mut self, hashed: &Hashed) -> Result<()> {
+        if self.data.end.is_some() {
+            return Ok(());
+        }
+        let batch = &hashed.batch;
+        if batch.bytes.len() < batch.asked {
+            self.data.end = Some(batch.start + batch.bytes.len() as u64);
+        }
         for (cell, hash) in hashed.batch.cells().zip(&hashed.hashes) {
             let number = self.cell;
             self.cell += 1;
             let Some(hash) = hash else { continue };
-            self.data.words[(number / 64) as usize] |= 1 << (number % 64);
+            let word = (number / 64) as usize;
+            if word >= self.data.words.len() {
+                self.data.words.resize((word + 1).next_multiple_of(4), 0);
+            }
+            self.data.words[word] |= 1 << (number % 64);
             self.data.digester.cell(hash);
             let ordinal = self.data.non_zero;
             self.data.non_zero += 1;

@@ -11,6 +11,11 @@ use vmcask_dump::ReadAt;
 
 /// Consecutive cells of one extent.
 pub(super) struct Batch {
+    /// Where they begin in the original.
+    pub(super) start: u64,
+    /// How many bytes they should have.
+    pub(super) asked: usize,
+    /// All of them; fewer where a stream has ended.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -51,6 +56,7 @@ pub(super) struct Worker<'a> {
     src: &'a dyn ReadAt,
     frame_len: usize,
     keep_zeros: bool,
+    open_end: bool,
     context: CCtx<'a>,
 }
 
@@ -60,6 +66,7 @@ impl<'a> Worker<'a> {
         level: i32,
         frame_len: usize,
         keep_zeros: bool,
+        open_end: bool,
     ) -> Result<Self> {
         let mut context = CCtx::create();
         for parameter in [
@@ -69,7 +76,7 @@ impl<'a> Worker<'a> {
         ] {
             context.set_parameter(parameter).map_err(compress_error)?;
         }
-        Ok(Self { src, frame_len, keep_zeros, context })
+        Ok(Self { src, frame_len, keep_zeros, open_end, context })
     }
 
     pub(super) fn run(&mut self, job: Job) -> Done {
@@ -82,12 +89,15 @@ impl<'a> Worker<'a> {
     fn hash(&self, range: &Range<u64>) -> Result<Hashed> {
         let len = (range.end - range.start) as usize;
         let mut bytes = vec![0; len];
-        self.src.read_exact_at(range.start, &mut bytes).map_err(|source| Error::Read {
-            off: range.start,
-            len,
-            source,
-        })?;
-        let batch = Batch { bytes };
+        let start = range.start;
+        let failed = |source| Error::Read { off: start, len, source };
+        if self.open_end {
+            let n = self.src.read_at(start, &mut bytes).map_err(failed)?;
+            bytes.truncate(n);
+        } else {
+            self.src.read_exact_at(start, &mut bytes).map_err(failed)?;
+        }
+        let batch = Batch { start, asked: len, bytes };
         let hashes =
             batch.cells().map(|c| (self.keep_zeros || !is_zero(c)).then(|| cell_hash(c))).collect();
         Ok(Hashed { batch, hashes })

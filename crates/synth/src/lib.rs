@@ -24,6 +24,7 @@
 mod arch;
 mod content;
 mod dump;
+mod elf;
 mod error;
 mod kernel;
 mod msgbuf;

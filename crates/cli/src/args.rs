@@ -272,6 +272,17 @@ pub enum GenFormat {
     Elf,
     /// An archive of a minidump, without the minidump in between
     Archive,
+    /// The device that a kernel dumped a minidump to
+    Device,
+}
+
+/// How a kernel compresses its dump.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum GenCompression {
+    /// As gzip
+    Gzip,
+    /// As zstd
+    Zstd,
 }
 
 /// What pages hold that aren't the kernel's own.
@@ -296,6 +307,15 @@ pub struct GenArgs {
     /// What to write
     #[arg(long, value_enum, default_value = "minidump")]
     pub format: GenFormat,
+
+    /// With --format device: version of the kernel dump header
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub header_version: u32,
+
+    /// With --format device: the dump as a compressing kernel writes it
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compress: Option<GenCompression>,
 
     /// Physical memory of the machine [default: 4GiB, 1GiB on 32-bit machines]
     #[arg(long, value_name = "SIZE", value_parser = size::number)]

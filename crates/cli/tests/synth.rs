@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::{fails, ok, vmcask};
 use vmcask_dump::source::FileSource;
-use vmcask_dump::{ElfCore, Minidump, PhysAddr, PhysMem, VirtAddr};
+use vmcask_dump::{ElfCore, Minidump, PhysAddr, PhysMem, VirtAddr, VirtMem};
 use vmcask_synth::{Arch, Format, Spec, SynthDump};
 
 /// Every architecture and version that minidumps are made of.
@@ -243,6 +243,45 @@ fn truth_as_json() {
     let raw = open(&path).msgbuf().unwrap();
     let line = log.lines().next_back().unwrap().as_bytes();
     assert!(raw.windows(line.len()).any(|w| w == line));
+}
+
+/// Every header version, and both ways to compress.
+#[test]
+fn dump_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let dump = dir.path().join("dump");
+    let size = ["--ram", "1GiB", "--dump", "8MiB", "--arch", "arm64"];
+    ok(vmcask().args(["-q", "gen"]).args(size).arg(&dump));
+    let want = std::fs::read(&dump).unwrap();
+    for (version, compression) in
+        [("1", ""), ("2", ""), ("3", ""), ("4", ""), ("3", "zstd"), ("4", "gzip"), ("4", "zstd")]
+    {
+        let path = dir.path().join(format!("device{version}{compression}"));
+        let mut command = vmcask();
+        command.args(["-q", "gen", "--format", "device", "--header-version", version]).args(size);
+        if !compression.is_empty() {
+            command.args(["--compress", compression]);
+        }
+        ok(command.arg(&path));
+        let bytes = std::fs::read(&path).unwrap();
+        let header = &bytes[bytes.len() - 512..];
+        assert!(header.starts_with(b"FreeBSD Kernel Dump\0aarch64\0"));
+        let xor = header.chunks_exact(4).fold([0; 4], |x, w| std::array::from_fn(|i| x[i] ^ w[i]));
+        assert_eq!(xor, [0; 4]);
+        let first = bytes.len() - 512 - want.len();
+        assert_eq!(&bytes[first - 512..first], header, "the leading header");
+        assert!(bytes[..1 << 16].iter().all(|&b| b == 0));
+        if compression.is_empty() {
+            assert!(bytes[first..bytes.len() - 512] == want);
+        }
+        // What the reader makes of it.
+        let archive = dir.path().join("archive.cask");
+        let back = dir.path().join("back.minidump");
+        ok(vmcask().args(["-q", "convert", "--force"]).arg(&path).arg(&archive));
+        ok(vmcask().args(["-q", "convert", "--force"]).arg(&archive).arg(&back));
+        assert!(std::fs::read(&back).unwrap() == want, "{version} {compression}");
+        ok(vmcask().arg("info").arg(&path));
+    }
 }
 
 /// 300 GiB in a moment and on little disk.

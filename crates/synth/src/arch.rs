@@ -92,7 +92,6 @@ impl Arch {
         }
     }
 
-    #[allow(dead_code)]
     /// `KERNELDUMP_*_VERSION` (`sys/sys/kerneldump.h`).
     pub(crate) fn kerneldump_version(self) -> u32 {
         match self {

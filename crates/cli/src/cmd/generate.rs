@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use vmcask_convert::OutputFile;
-use vmcask_synth::{Arch, Format, Profile, Spec, SynthDump};
+use vmcask_synth::{Arch, Compression, DeviceSpec, Format, Profile, Spec, SynthDump, WriteOptions};
 
-use crate::args::{GenArch, GenArgs, GenFormat, GenProfile};
+use crate::args::{GenArch, GenArgs, GenCompression, GenFormat, GenProfile};
 use crate::progress::Progress;
 use crate::size::human;
 use crate::{Outcome, interrupt};
@@ -25,6 +25,27 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
         let threads = args.output_args.threads();
         match args.format {
             GenFormat::Archive => archive::write(&dump, path, &out, threads, quiet)?,
+            GenFormat::Device => {
+                let compression = match args.compress {
+                    None => Compression::None,
+                    Some(GenCompression::Gzip) => Compression::Gzip,
+                    Some(GenCompression::Zstd) => Compression::Zstd,
+                };
+                let device = DeviceSpec {
+                    header_version: args.header_version,
+                    compression,
+                    ..DeviceSpec::default()
+                };
+                let progress = Progress::new("generating", dump.len(), quiet);
+                dump.write_device(
+                    out.file(),
+                    device,
+                    WriteOptions { sparse: !args.dense, threads },
+                    &|done| progress.set(done),
+                    interrupt::flag(),
+                )
+                .with_context(|| path.display().to_string())?;
+            }
             _ => write(&dump, &out, !args.dense, threads, quiet)?,
         }
         out.commit()?;
@@ -34,6 +55,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
                 GenFormat::Minidump => "minidump",
                 GenFormat::Elf => "ELF core",
                 GenFormat::Archive => "archive of a minidump",
+                GenFormat::Device => "dump device with a minidump",
             };
             println!(
                 "{}: {} {what} of {}, {} of a {} machine's memory",
@@ -111,7 +133,7 @@ pub fn write(
     let progress = Progress::new("generating", dump.len(), quiet);
     dump.write_to(
         out.file(),
-        vmcask_synth::WriteOptions { sparse: holes, threads },
+        WriteOptions { sparse: holes, threads },
         &|done| progress.set(done),
         interrupt::flag(),
     )

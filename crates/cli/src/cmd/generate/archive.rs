@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use vmcask_archive::WriteOptions;
-use vmcask_convert::{Dump, Input, OutputFile};
-use vmcask_dump::{Minidump, ReadAt};
+use vmcask_convert::{Input, OutputFile};
+use vmcask_dump::ReadAt;
 use vmcask_synth::SynthDump;
 
 use crate::cmd::convert;
@@ -39,15 +39,7 @@ pub fn write(
     quiet: bool,
 ) -> Result<()> {
     let source: Arc<dyn ReadAt> = Arc::new(Source(dump.clone()));
-    let input = Input {
-        path: path.to_owned(),
-        file_len: source.len(),
-        archive: None,
-        dump: Dump::Minidump(
-            Minidump::open(source.clone()).with_context(|| path.display().to_string())?,
-        ),
-        source,
-    };
+    let input = Input::of_source(path, source)?;
     let options = WriteOptions { threads, ..WriteOptions::default() };
     convert::to_archive(&input, &options, out, quiet)?;
     Ok(())

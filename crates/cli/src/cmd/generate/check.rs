@@ -3,15 +3,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng};
-use vmcask_archive::ArchiveReader;
-use vmcask_dump::elf::ElfCore;
-use vmcask_dump::source::{FileSource, MapSource};
-use vmcask_dump::{Minidump, PhysAddr, PhysMem, ReadAt};
+use vmcask_convert::{Dump, input};
+use vmcask_dump::PhysAddr;
 use vmcask_synth::{Spec, SynthDump};
 
 use crate::args::GenArgs;
@@ -26,16 +23,16 @@ const CHUNK: u64 = 1024;
 /// The longest line of text: 255 ranges, and all else.
 const LINE: usize = 16384;
 
-/// A dump of either kind.
+/// A dump of any kind.
 struct Subject {
-    mem: Box<dyn PhysMem>,
+    dump: Dump,
     /// Physical ranges, start and end.
     ranges: Vec<(u64, u64)>,
     bytes: u64,
 }
 
 pub fn run(path: &Path, args: &GenArgs, quiet: bool) -> Result<Outcome> {
-    let subject = open(path).with_context(|| path.display().to_string())?;
+    let subject = open(path)?;
     let spec = find_spec(&subject).with_context(|| path.display().to_string())?;
     if let Some(seed) = args.seed
         && seed != spec.seed
@@ -77,32 +74,22 @@ pub fn run(path: &Path, args: &GenArgs, quiet: bool) -> Result<Outcome> {
 }
 
 fn open(path: &Path) -> Result<Subject> {
-    let file = FileSource::open(path)?;
-    let mut prefix = [0; 64];
-    let n = file.read_at(0, &mut prefix)?;
-    let source: Arc<dyn ReadAt> = if vmcask_archive::is_archive(&prefix[..n]) {
-        let archive: Arc<dyn ReadAt> =
-            Arc::new(ArchiveReader::open(Arc::new(MapSource::open(path)?))?);
-        archive.read_at(0, &mut prefix)?;
-        archive
-    } else {
-        Arc::new(file)
+    let dump = input::open(path)?.dump;
+    let (ranges, bytes) = match &dump {
+        Dump::Elf(core) => {
+            let runs: Vec<_> = core.phys_runs().map(|(pa, _, n)| (pa.0, n)).collect();
+            let bytes = runs.iter().map(|r| r.1).sum();
+            (runs.into_iter().map(|(pa, n)| (pa, pa.saturating_add(n))).collect(), bytes)
+        }
+        Dump::Minidump(dump) => {
+            let mut ranges = dump.dump_avail().to_vec();
+            if ranges.is_empty() {
+                ranges.push((0, dump.index().avail().total_pages() * dump.page_size()));
+            }
+            (ranges, dump.pages_present() * dump.page_size())
+        }
     };
-    if prefix.starts_with(b"\x7fELF") {
-        let core = ElfCore::open(source)?;
-        let runs: Vec<_> = core.phys_runs().map(|(pa, _, n)| (pa.0, n)).collect();
-        return Ok(Subject {
-            bytes: runs.iter().map(|r| r.1).sum(),
-            ranges: runs.into_iter().map(|(pa, n)| (pa, pa.saturating_add(n))).collect(),
-            mem: Box::new(core),
-        });
-    }
-    let dump = Minidump::open(source)?;
-    let mut ranges = dump.dump_avail().to_vec();
-    if ranges.is_empty() {
-        ranges.push((0, dump.index().avail().total_pages() * dump.page_size()));
-    }
-    Ok(Subject { bytes: dump.pages_present() * dump.page_size(), ranges, mem: Box::new(dump) })
+    Ok(Subject { dump, ranges, bytes })
 }
 
 /// The line of text at the beginning of the kernel image.
@@ -111,10 +98,10 @@ fn find_spec(subject: &Subject) -> Result<Spec> {
     let mut start = [0; 13];
     for &(from, to) in &subject.ranges {
         for pa in (from.next_multiple_of(LOAD_STEP)..to).step_by(LOAD_STEP as usize) {
-            let there = subject.mem.read_phys(PhysAddr(pa), &mut start).is_ok();
+            let there = subject.dump.phys().read_phys(PhysAddr(pa), &mut start).is_ok();
             if there && &start == magic {
                 let mut line = vec![0; LINE];
-                subject.mem.read_phys(PhysAddr(pa), &mut line)?;
+                subject.dump.phys().read_phys(PhysAddr(pa), &mut line)?;
                 return Ok(String::from_utf8_lossy(&line).parse()?);
             }
         }
@@ -154,7 +141,7 @@ impl Tally {
         let (mut want, mut found) = ([0; 4096], [0; 4096]);
         for pa in (pa..pa + synth.spec().page_size).step_by(4096) {
             let made = synth.page(pa, &mut want);
-            match subject.mem.read_phys(PhysAddr(pa), &mut found) {
+            match subject.dump.phys().read_phys(PhysAddr(pa), &mut found) {
                 Err(_) => {
                     self.missing.fetch_add(1, Ordering::Relaxed);
                     return;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use common::{fails, ok, vmcask};
 use vmcask_dump::source::FileSource;
-use vmcask_dump::{Minidump, PhysAddr, PhysMem, VirtAddr};
-use vmcask_synth::{Arch, Spec, SynthDump};
+use vmcask_dump::{ElfCore, Minidump, PhysAddr, PhysMem, VirtAddr, VirtMem};
+use vmcask_synth::{Arch, Format, Spec, SynthDump};
 
 /// Every architecture and version that minidumps are made of.
 fn all_minidumps() -> Vec<Spec> {
@@ -121,6 +121,181 @@ fn pages_are_the_same(dump: &Minidump, synth: &SynthDump, what: &str) {
         pages += 1;
     }
     assert_eq!(pages, synth.truth().pages, "{what}");
+}
+
+/// The shape of `dumpsys_generic`, told by hand from the file's bytes, and
+/// its memory as the reader finds it.
+#[test]
+fn elf_cores_of_every_architecture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("core");
+    for arch in Arch::ALL {
+        let spec = Spec { format: Format::Elf, ram: 16 << 20, dump: 16 << 20, ..Spec::of(arch) };
+        let ram = spec.ram.to_string();
+        ok(vmcask()
+            .args(["-q", "gen", "--force", "--format", "elf", "--arch", arch.name(), "--ram", &ram])
+            .arg(&path));
+        let synth = SynthDump::new(spec).unwrap();
+        let core = ElfCore::open(Arc::new(FileSource::open(&path).unwrap())).unwrap();
+        assert!(core.warnings().is_empty(), "{arch}: {:?}", core.warnings());
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes[7], 255, "{arch}: EI_OSABI");
+        let truth = synth.truth();
+        let mut off = 4096;
+        let loads: Vec<_> = core.phdrs().iter().filter(|p| p.p_type == 1).collect();
+        assert_eq!(loads.len(), truth.dump_avail.len(), "{arch}");
+        for (load, range) in loads.iter().zip(&truth.dump_avail) {
+            assert_eq!((load.p_paddr, load.p_paddr + load.p_memsz), *range, "{arch}");
+            assert_eq!(load.p_filesz, load.p_memsz, "{arch}");
+            assert_eq!(load.p_offset, off, "{arch}: no gaps");
+            off += load.p_filesz;
+        }
+        assert_eq!(bytes.len() as u64, off, "{arch}");
+        let (mut want, mut found) = ([0; 4096], [0; 4096]);
+        for &(start, end) in &truth.dump_avail {
+            for pa in (start..end).step_by(4096) {
+                assert!(synth.page(pa, &mut want));
+                core.read_phys(PhysAddr(pa), &mut found).unwrap();
+                assert!(want == found, "{arch}: {pa:x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dumps_are_checked_against_their_own_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let gen_args: [&[&str]; 5] = [
+        &["--arch", "arm64-16k", "--procs", "3", "--avail", "1GiB-2GiB,0x880000000-0x890000000"],
+        &["--format", "elf", "--ram", "1GiB", "--arch", "riscv"],
+        &["--profile", "text", "--run-pages", "1"],
+        &["--profile", "random", "--seed", "99"],
+        &["--profile", "zeros", "--dense", "--ram", "64GiB"],
+    ];
+    for (i, args) in gen_args.into_iter().enumerate() {
+        let path = file(&format!("{i}"));
+        ok(vmcask().args(["-q", "gen", "--dump", "8MiB"]).args(args).arg(&path));
+        ok(vmcask().args(["gen", "--check"]).arg(&path));
+        ok(vmcask().args(["gen", "--sample", "100", "--check"]).arg(&path));
+    }
+    let archive = file("a.cask");
+    ok(vmcask().args(["-q", "gen", "--dump", "8MiB", "--format", "archive"]).arg(&archive));
+    ok(vmcask().args(["gen", "--check"]).arg(&archive));
+    // The archive made without a dump in between is that of the dump.
+    let (dump, converted) = (file("dump"), file("b.cask"));
+    ok(vmcask().args(["-q", "gen", "--dump", "8MiB"]).arg(&dump));
+    ok(vmcask().args(["-q", "convert"]).arg(&dump).arg(&converted));
+    let restored = file("restored.minidump");
+    ok(vmcask().args(["-q", "convert"]).arg(&archive).arg(&restored));
+    common::assert_same(&dump, &restored);
+
+    // One byte in one page.
+    let mut bytes = std::fs::read(&dump).unwrap();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    std::fs::write(&dump, &bytes).unwrap();
+    let err = fails(vmcask().args(["gen", "--check"]).arg(&dump), 1);
+    assert!(err.contains("1 of 2,048 pages differ"), "{err}");
+    // A page that isn't there.
+    bytes[at] ^= 1;
+    std::fs::write(&dump, &bytes[..bytes.len() - 4096]).unwrap();
+    let out = vmcask().args(["gen", "--check"]).arg(&dump).output().unwrap();
+    assert_eq!(out.status.code(), Some(3));
+    let err = fails(vmcask().args(["gen", "--seed", "2", "--check"]).arg(&dump), 1);
+    assert!(err.contains("made with seed 1"), "{err}");
+}
+
+#[test]
+fn truth_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dump");
+    let args = ["gen", "--print-truth", "--ram", "1GiB", "--dump", "8MiB", "--arch", "riscv"];
+    let json = ok(vmcask().args(args).arg(&path)).stdout;
+    // The same without writing the dump.
+    assert_eq!(ok(vmcask().args(args)).stdout, json);
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["file_bytes"], path.metadata().unwrap().len());
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
+    let addresses = json["virtual_addresses"].as_array().unwrap();
+    assert!(addresses.len() > 10);
+    for address in addresses {
+        let want = text(&address["bytes"]);
+        let length = (want.len() / 2).to_string();
+        let found = ok(vmcask().arg("read").arg(&path).args([
+            "--raw",
+            "--va",
+            &text(&address["va"]),
+            &length,
+        ]))
+        .stdout;
+        let found: Vec<String> = found.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(found.concat(), want);
+    }
+    for va in json["unmapped_virtual_addresses"].as_array().unwrap() {
+        fails(vmcask().arg("read").arg(&path).args(["--va", &text(va), "8"]), 1);
+    }
+    for pa in json["absent_physical_addresses"].as_array().unwrap() {
+        fails(vmcask().arg("read").arg(&path).args(["--pa", &text(pa), "8"]), 1);
+    }
+    let log = text(&json["msgbuf"]);
+    let raw = open(&path).msgbuf().unwrap();
+    let line = log.lines().next_back().unwrap().as_bytes();
+    assert!(raw.windows(line.len()).any(|w| w == line));
+}
+
+/// Every header version, and both ways to compress.
+#[test]
+fn dump_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let dump = dir.path().join("dump");
+    let size = ["--ram", "1GiB", "--dump", "8MiB", "--arch", "arm64"];
+    ok(vmcask().args(["-q", "gen"]).args(size).arg(&dump));
+    let want = std::fs::read(&dump).unwrap();
+    for (version, compression) in
+        [("1", ""), ("2", ""), ("3", ""), ("4", ""), ("3", "zstd"), ("4", "gzip"), ("4", "zstd")]
+    {
+        let path = dir.path().join(format!("device{version}{compression}"));
+        let mut command = vmcask();
+        command.args(["-q", "gen", "--format", "device", "--header-version", version]).args(size);
+        if !compression.is_empty() {
+            command.args(["--compress", compression]);
+        }
+        ok(command.arg(&path));
+        let bytes = std::fs::read(&path).unwrap();
+        let header = &bytes[bytes.len() - 512..];
+        assert!(header.starts_with(b"FreeBSD Kernel Dump\0aarch64\0"));
+        let xor = header.chunks_exact(4).fold([0; 4], |x, w| std::array::from_fn(|i| x[i] ^ w[i]));
+        assert_eq!(xor, [0; 4]);
+        let first = bytes.len() - 512 - want.len();
+        assert_eq!(&bytes[first - 512..first], header, "the leading header");
+        assert!(bytes[..1 << 16].iter().all(|&b| b == 0));
+        if compression.is_empty() {
+            assert!(bytes[first..bytes.len() - 512] == want);
+        }
+        // What the reader makes of it.
+        let archive = dir.path().join("archive.cask");
+        let back = dir.path().join("back.minidump");
+        ok(vmcask().args(["-q", "convert", "--force"]).arg(&path).arg(&archive));
+        ok(vmcask().args(["-q", "convert", "--force"]).arg(&archive).arg(&back));
+        assert!(std::fs::read(&back).unwrap() == want, "{version} {compression}");
+        ok(vmcask().arg("info").arg(&path));
+    }
+}
+
+/// 300 GiB in a moment and on little disk.
+#[test]
+fn far_larger_than_the_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dump");
+    let size = ["--ram", "512GiB", "--dump", "30GiB", "--sparse"];
+    ok(vmcask().args(["-q", "gen"]).args(size).arg(&path));
+    let meta = path.metadata().unwrap();
+    assert!(meta.len() > 30 << 30);
+    assert!(meta.blocks() * 512 < 80 << 20, "{}", meta.blocks() * 512);
+    ok(vmcask().args(["gen", "--sample", "2000", "--check"]).arg(&path));
 }
 
 #[test]

@@ -187,6 +187,11 @@ pub fn open_streams_too(path: &Path) -> Result<Input> {
 }
 
 impl Input {
+    /// A dump whose bytes are not in a file; `path` is for messages.
+    pub fn of_source(path: &Path, source: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::plain(path.to_owned(), source.len(), source, None, None)
+    }
+
     fn plain(
         path: PathBuf,
         file_len: u64,

@@ -80,7 +80,6 @@ impl Arch {
         matches!(self, Self::I386 | Self::Arm)
     }
 
-    #[allow(dead_code)]
     /// `e_machine` (`sys/sys/elf_common.h`).
     pub(crate) fn e_machine(self) -> u16 {
         match self {
@@ -93,7 +92,6 @@ impl Arch {
         }
     }
 
-    #[allow(dead_code)]
     /// `KERNELDUMP_*_VERSION` (`sys/sys/kerneldump.h`).
     pub(crate) fn kerneldump_version(self) -> u32 {
         match self {
@@ -127,7 +125,6 @@ pub(crate) struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    #[allow(dead_code)]
     pub(crate) fn u16(&mut self, at: usize, n: u16) -> &mut Self {
         self.put(at, &n.to_le_bytes())
     }

@@ -24,7 +24,7 @@ impl Frame {
 pub(crate) type Page = [u8; FRAME_SIZE as usize];
 
 /// Of this many clusters of 16 frames, a sparse dump fills one.
-const SPARSE_CLUSTERS: u64 = 2048;
+const SPARSE_CLUSTERS: u64 = 4096;
 
 /// What decides a frame's bytes.
 #[derive(Clone, Copy, Debug)]

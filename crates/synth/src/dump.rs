@@ -5,12 +5,13 @@ use std::sync::Mutex;
 
 use crate::arch::Fields;
 use crate::content::{Content, FRAME_SIZE, Frame, Page};
+use crate::elf;
 use crate::error::Error;
 use crate::kernel::{Kernel, Sizes};
 use crate::msgbuf;
 use crate::ranges;
 use crate::runs::{Cursor, Run, Runs};
-use crate::spec::Spec;
+use crate::spec::{Format, Spec};
 
 /// A part of the file.
 #[derive(Clone, Debug)]
@@ -42,13 +43,17 @@ pub struct SynthDump {
 impl SynthDump {
     /// Lays the dump out. Takes a few hundred KiB, and some KiB a process,
     /// however large the dump is.
-    pub fn new(spec: Spec) -> Result<Self, Error> {
+    pub fn new(mut spec: Spec) -> Result<Self, Error> {
+        if spec.format == Format::Elf {
+            spec.version = spec.arch.newest_version();
+        }
         spec.check()?;
         let avail = ranges::avail(&spec);
         let page = spec.page_size;
         let (log, ring) = msgbuf::msgbuf(&spec);
         let mut kernel = Kernel::new(&spec, &avail, msgbuf::SIZE, 0)?;
         kernel.put(kernel.slab_pa(), &ring);
+        kernel.put(kernel.image_pa(), format!("{spec}\n\0").as_bytes());
 
         let per_page = spec.page_frames();
         let frames = kernel.frames();
@@ -62,9 +67,15 @@ impl SynthDump {
                 expected: format!("at least {} for the kernel's own pages", least * page),
             });
         }
-        let identity = !spec.has_dump_avail();
-        let runs = Runs::new(&avail, identity, fixed, total, spec.run_pages, u64::MAX, spec.seed);
-        let parts = minidump_parts(&spec, &kernel, &avail, &runs, ring)?;
+        let minidump = spec.format == Format::Minidump;
+        let identity = minidump && !spec.has_dump_avail();
+        let most_runs = if minidump { u64::MAX } else { elf::MOST_RUNS };
+        let runs = Runs::new(&avail, identity, fixed, total, spec.run_pages, most_runs, spec.seed);
+        let parts = if minidump {
+            minidump_parts(&spec, &kernel, &avail, &runs, ring)?
+        } else {
+            elf::parts(&spec, &kernel, &runs)?
+        };
 
         let mut starts = Vec::new();
         let mut end = 0;
@@ -270,6 +281,22 @@ impl SynthDump {
         if self.spec.arch.is_big_endian() {
             page.chunks_exact_mut(8).for_each(<[u8]>::reverse);
         }
+    }
+
+    /// The run that holds the dumped page at `ordinal`: physical address of
+    /// that page, and how many from there on follow each other. `None` past
+    /// the last page.
+    pub fn run_at(&self, ordinal: u64) -> Option<(u64, u64)> {
+        (ordinal < self.runs.total()).then(|| {
+            let run = self.with_cursor(|cursor| self.runs.by_ordinal(ordinal, cursor));
+            let within = ordinal - run.ordinal;
+            ((run.pfn + within) * self.spec.page_size, run.pages - within)
+        })
+    }
+
+    /// Dumped pages.
+    pub fn pages(&self) -> u64 {
+        self.runs.total()
     }
 
     /// Runs of dumped pages, merged.

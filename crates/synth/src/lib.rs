@@ -23,7 +23,9 @@
 
 mod arch;
 mod content;
+mod device;
 mod dump;
+mod elf;
 mod error;
 mod kernel;
 mod msgbuf;
@@ -34,6 +36,7 @@ mod truth;
 mod write;
 
 pub use arch::Arch;
+pub use device::{Compression, DeviceSpec};
 pub use dump::SynthDump;
 pub use error::Error;
 pub use spec::{Format, Profile, Spec};

@@ -14,6 +14,22 @@ pub(crate) const RING: usize = 0x17fb8;
 /// Where in the ring the log starts.
 pub(crate) const START: usize = RING * 3 / 4;
 
+/// `panicstr`.
+pub(crate) const PANIC: &str = "vmcask: page fault while in kernel mode";
+
+/// When the kernel panicked, in seconds since 1970.
+pub(crate) const TIME: u64 = 1_700_000_000;
+
+/// `version`: what the kernel says it is.
+pub(crate) fn version(spec: &Spec) -> String {
+    format!(
+        "FreeBSD 13.2-RELEASE #0 releng/13.2-vmcask: Tue Nov 14 22:13:20 UTC 2023\n    \
+         root@vmcask:/usr/obj/usr/src/{0}.{1}/sys/GENERIC\n",
+        spec.arch,
+        spec.arch.machine_arch()
+    )
+}
+
 /// The log in order, and the ring as it is dumped: raw, its oldest line
 /// somewhere in the middle.
 pub(crate) fn msgbuf(spec: &Spec) -> (String, Vec<u8>) {
@@ -24,13 +40,13 @@ pub(crate) fn msgbuf(spec: &Spec) -> (String, Vec<u8>) {
     let log = format!(
         "---<<BOOT>>---\n\
          Copyright (c) 1992-2023 The FreeBSD Project.\n\
-         FreeBSD 13.2-RELEASE #0 vmcask-synth: GENERIC {}\n\
+         {}\
          real memory  = {} ({} MB)\n\
          {}\
-         panic: vmcask: page fault while in kernel mode\n\
-         cpuid = 1\ntime = 1700000000\nKDB: stack backtrace:\n\
+         panic: {PANIC}\n\
+         cpuid = 1\ntime = {TIME}\nKDB: stack backtrace:\n\
          Uptime: 1h2m3s\nDumping pages: ..0%..100%\n",
-        spec.arch,
+        version(spec),
         spec.ram,
         spec.ram >> 20,
         devices.collect::<String>()

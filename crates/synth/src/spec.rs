@@ -1,5 +1,8 @@
 //! What a dump is made from.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::arch::Arch;
 use crate::error::Error;
 
@@ -17,6 +20,9 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Real, Self::Zeros, Self::Random, Self::Text];
+
     /// The name used on the command line and in a spec's line of text.
     pub fn name(self) -> &'static str {
         match self {
@@ -36,6 +42,16 @@ pub enum Format {
     /// An ELF core as `dumpsys_generic` writes it. All memory is dumped where
     /// `dump` equals `ram`; otherwise a few thousand ranges of it.
     Elf,
+}
+
+impl Format {
+    /// The name used on the command line and in a spec's line of text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minidump => "minidump",
+            Self::Elf => "elf",
+        }
+    }
 }
 
 /// The arguments of a synthetic dump. The same spec gives the same bytes.
@@ -69,7 +85,7 @@ pub struct Spec {
     pub avail: Vec<(u64, u64)>,
     /// What pages hold.
     pub profile: Profile,
-    /// Only one in 2048 clusters of 64 KiB holds anything, all others are
+    /// Only one in 4096 clusters of 64 KiB holds anything, all others are
     /// zero: dumps far larger than the disk.
     pub sparse: bool,
     /// Processes besides the kernel's own, each with one to three threads.
@@ -93,6 +109,95 @@ impl Default for Spec {
             sparse: false,
             procs: 8,
         }
+    }
+}
+
+/// What a spec's line of text begins with.
+pub(crate) const LINE_MAGIC: &str = "vmcask-synth ";
+
+impl fmt::Display for Spec {
+    /// The line of text that a dump can be made from again. It stands at the
+    /// beginning of the kernel image in every dump.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{LINE_MAGIC}arch={} page_size={} pae={} version={} format={} ram={} dump={} seed={} \
+             run_pages={} profile={} sparse={} procs={}",
+            self.arch,
+            self.page_size,
+            u8::from(self.pae),
+            self.version,
+            self.format.name(),
+            self.ram,
+            self.dump,
+            self.seed,
+            self.run_pages,
+            self.profile.name(),
+            u8::from(self.sparse),
+            self.procs
+        )?;
+        for (i, (start, end)) in self.avail.iter().enumerate() {
+            let before = if i == 0 { " avail=" } else { "," };
+            write!(f, "{before}{start:#x}-{end:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Spec {
+    type Err = Error;
+
+    /// Reads what [`Spec`]'s `Display` writes, up to the first NUL or
+    /// newline.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let broken = |found: &str| Error::Argument {
+            argument: "line of text",
+            found: format!("{found:?}"),
+            expected: format!("{LINE_MAGIC}and key=value pairs, as `gen` writes them"),
+        };
+        let line = text.split(['\0', '\n']).next().unwrap_or_default();
+        let words = line.strip_prefix(LINE_MAGIC).ok_or_else(|| broken(line))?;
+        let mut spec = Self::default();
+        for word in words.split_ascii_whitespace() {
+            let (key, value) = word.split_once('=').ok_or_else(|| broken(word))?;
+            let number = || value.parse::<u64>().map_err(|_| broken(word));
+            let small = || value.parse::<u32>().map_err(|_| broken(word));
+            match key {
+                "arch" => spec.arch = value.parse().map_err(|_| broken(word))?,
+                "page_size" => spec.page_size = number()?,
+                "pae" => spec.pae = number()? != 0,
+                "version" => spec.version = small()?,
+                "format" => {
+                    let all = [Format::Minidump, Format::Elf];
+                    let found = all.into_iter().find(|f| f.name() == value);
+                    spec.format = found.ok_or_else(|| broken(word))?;
+                }
+                "ram" => spec.ram = number()?,
+                "dump" => spec.dump = number()?,
+                "seed" => spec.seed = number()?,
+                "run_pages" => spec.run_pages = number()?,
+                "profile" => {
+                    let found = Profile::ALL.into_iter().find(|p| p.name() == value);
+                    spec.profile = found.ok_or_else(|| broken(word))?;
+                }
+                "sparse" => spec.sparse = number()? != 0,
+                "procs" => spec.procs = small()?,
+                "avail" => {
+                    let hex = |s: &str| {
+                        let digits = s.strip_prefix("0x")?;
+                        u64::from_str_radix(digits, 16).ok()
+                    };
+                    let range = |s: &str| {
+                        let (start, end) = s.split_once('-')?;
+                        Some((hex(start)?, hex(end)?))
+                    };
+                    let ranges = value.split(',').map(range).collect::<Option<_>>();
+                    spec.avail = ranges.ok_or_else(|| broken(word))?;
+                }
+                _ => return Err(broken(word)),
+            }
+        }
+        Ok(spec)
     }
 }
 
@@ -225,4 +330,30 @@ pub(crate) fn bad<T>(
     expected: impl Into<String>,
 ) -> Result<T, Error> {
     Err(Error::Argument { argument, found: found.to_string(), expected: expected.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_text() {
+        let spec = Spec {
+            arch: Arch::I386,
+            pae: true,
+            version: 1,
+            format: Format::Elf,
+            avail: vec![(0, 0x9f000), (0x10_0000, 0x4000_0000)],
+            profile: Profile::Text,
+            sparse: true,
+            seed: u64::MAX,
+            ..Spec::default()
+        };
+        assert_eq!(spec.to_string().parse::<Spec>().unwrap(), spec);
+        let page = format!("{}\0\0more", Spec::of(Arch::Arm64));
+        assert_eq!(page.parse::<Spec>().unwrap(), Spec::of(Arch::Arm64));
+        for broken in ["", "vmcask-synth arch", "vmcask-synth arch=vax", "vmcask-synth x=1"] {
+            assert!(broken.parse::<Spec>().is_err());
+        }
+    }
 }

@@ -48,7 +48,7 @@ fn demo(dir: &Path, kept: bool, quiet: bool) -> Result<Outcome> {
     let spec = Spec { ram: RAM, dump: DUMP, ..Spec::default() };
     let start = Instant::now();
     let out = OutputFile::create(&dump, kept)?;
-    generate::write(&SynthDump::new(spec)?, &out, threads, quiet)?;
+    generate::write(&SynthDump::new(spec)?, &out, true, threads, quiet)?;
     out.commit()?;
     let took = start.elapsed();
     let dump_len = dump.metadata()?.len();

@@ -1,28 +1,74 @@
 //! `vmcask gen`: a synthetic dump from a line of text.
 
+mod archive;
+mod check;
+mod truth;
+
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use vmcask_convert::OutputFile;
-use vmcask_synth::{Arch, Spec, SynthDump};
+use vmcask_synth::{Arch, Compression, DeviceSpec, Format, Profile, Spec, SynthDump, WriteOptions};
 
-use crate::args::{GenArch, GenArgs};
+use crate::args::{GenArch, GenArgs, GenCompression, GenFormat, GenProfile};
 use crate::progress::Progress;
 use crate::size::human;
 use crate::{Outcome, interrupt};
 
 pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
-    let dump = SynthDump::new(spec(args))?;
-    let out = OutputFile::create(&args.output, args.output_args.force)?;
-    write(&dump, &out, args.output_args.threads(), quiet)?;
-    out.commit()?;
-    if !quiet {
-        println!(
-            "{}: {} minidump of {}, {} of a {} machine's memory",
-            args.output.display(),
-            dump.spec().arch,
-            human(dump.len()),
-            human(dump.spec().dump),
-            human(dump.spec().ram)
-        );
+    if let Some(file) = &args.check {
+        return check::run(file, args, quiet);
+    }
+    let dump = Arc::new(SynthDump::new(spec(args))?);
+    if let Some(path) = &args.output {
+        let out = OutputFile::create(path, args.output_args.force)?;
+        let threads = args.output_args.threads();
+        match args.format {
+            GenFormat::Archive => archive::write(&dump, path, &out, threads, quiet)?,
+            GenFormat::Device => {
+                let compression = match args.compress {
+                    None => Compression::None,
+                    Some(GenCompression::Gzip) => Compression::Gzip,
+                    Some(GenCompression::Zstd) => Compression::Zstd,
+                };
+                let device = DeviceSpec {
+                    header_version: args.header_version,
+                    compression,
+                    ..DeviceSpec::default()
+                };
+                let progress = Progress::new("generating", dump.len(), quiet);
+                dump.write_device(
+                    out.file(),
+                    device,
+                    WriteOptions { sparse: !args.dense, threads },
+                    &|done| progress.set(done),
+                    interrupt::flag(),
+                )
+                .with_context(|| path.display().to_string())?;
+            }
+            _ => write(&dump, &out, !args.dense, threads, quiet)?,
+        }
+        out.commit()?;
+        if !quiet && !args.print_truth {
+            let spec = dump.spec();
+            let what = match args.format {
+                GenFormat::Minidump => "minidump",
+                GenFormat::Elf => "ELF core",
+                GenFormat::Archive => "archive of a minidump",
+                GenFormat::Device => "dump device with a minidump",
+            };
+            println!(
+                "{}: {} {what} of {}, {} of a {} machine's memory",
+                path.display(),
+                spec.arch,
+                human(dump.len()),
+                human(spec.dump),
+                human(spec.ram)
+            );
+        }
+    }
+    if args.print_truth {
+        truth::print(&dump)?;
     }
     Ok(Outcome::Done)
 }
@@ -37,25 +83,57 @@ fn spec(args: &GenArgs) -> Spec {
         GenArch::Powerpc64 => Arch::Powerpc64,
         GenArch::Powerpc64le => Arch::Powerpc64le,
     };
-    let defaults = Spec::of(arch);
+    let mut defaults = Spec::of(arch);
+    let format = match args.format {
+        GenFormat::Elf => Format::Elf,
+        _ => Format::Minidump,
+    };
+    if format == Format::Elf && args.dump.is_none() {
+        // All memory is dumped; some gigabytes would be too much to begin with.
+        defaults.ram = defaults.dump;
+        defaults.dump = u64::MAX;
+    }
     let usual_page = if args.arch == GenArch::Arm64P16k { 16384 } else { 4096 };
+    let ram = if args.avail.is_empty() {
+        args.ram.unwrap_or(defaults.ram)
+    } else {
+        args.avail.iter().fold(0u64, |sum, r| sum.saturating_add(r.1.saturating_sub(r.0)))
+    };
     Spec {
         page_size: args.page_size.unwrap_or(usual_page),
         pae: args.pae,
+        format,
         version: args.minidump_version.unwrap_or(defaults.version),
-        ram: args.ram.unwrap_or(defaults.ram),
-        dump: args.dump,
-        seed: args.seed,
+        ram,
+        dump: args.dump.unwrap_or(defaults.dump.min(ram)),
+        seed: args.seed.unwrap_or(defaults.seed),
+        run_pages: args.run_pages,
+        avail: args.avail.clone(),
+        profile: match args.profile {
+            GenProfile::Real => Profile::Real,
+            GenProfile::Zeros => Profile::Zeros,
+            GenProfile::Random => Profile::Random,
+            GenProfile::Text => Profile::Text,
+        },
+        sparse: args.sparse,
+        procs: args.procs,
         ..defaults
     }
 }
 
-/// Fills `out` with the dump, not committed yet.
-pub fn write(dump: &SynthDump, out: &OutputFile, threads: usize, quiet: bool) -> Result<()> {
+/// Fills `out` with the dump, not committed yet. With `holes`, zero pages
+/// aren't written.
+pub fn write(
+    dump: &SynthDump,
+    out: &OutputFile,
+    holes: bool,
+    threads: usize,
+    quiet: bool,
+) -> Result<()> {
     let progress = Progress::new("generating", dump.len(), quiet);
     dump.write_to(
         out.file(),
-        vmcask_synth::WriteOptions { sparse: true, threads },
+        WriteOptions { sparse: holes, threads },
         &|done| progress.set(done),
         interrupt::flag(),
     )

@@ -106,8 +106,10 @@ impl Kernel {
         let page = spec.page_size;
         let frames = |bytes: u64| bytes.next_multiple_of(page) / FRAME_SIZE;
         let top = avail.last().map_or(0, |r| r.end) * page;
-        let image = frames((spec.dump / 64 / TWO_MIB).clamp(1, 16) * TWO_MIB);
-        let heap = frames((spec.dump / 128).clamp(MIB, 64 * MIB));
+        // A sparse dump shall not be filled by its kernel.
+        let scale = if spec.sparse { spec.dump.min(GIB) } else { spec.dump };
+        let image = frames((scale / 64 / TWO_MIB).clamp(1, 16) * TWO_MIB);
+        let heap = frames((scale / 128).clamp(MIB, 64 * MIB));
         let stacks = frames(threads * KSTACK_SIZE);
         let slab = frames(slab);
 
@@ -204,6 +206,16 @@ impl Kernel {
 
     fn image_size(&self) -> u64 {
         (self.image.end - self.image.start) * FRAME_SIZE
+    }
+
+    /// Physical address of the image's first byte.
+    pub(crate) fn image_pa(&self) -> u64 {
+        self.image.start * FRAME_SIZE
+    }
+
+    /// Virtual address of the image's first byte.
+    pub(crate) fn image_va(&self) -> u64 {
+        self.map.image_va
     }
 
     /// Physical address of the slab's first byte.

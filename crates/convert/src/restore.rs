@@ -15,7 +15,7 @@ use crate::output::OutputFile;
 
 /// Bytes a worker reads and writes at a time: large enough to make the
 /// system calls cheap, small enough for a cache.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: u64 = 256 << 10;
 
 /// Writes all of `source` to `out`.
 ///
@@ -30,6 +30,11 @@ pub fn restore(
     let file = out.file();
     let written = |source| Error::Write { path: out.path().to_owned(), source };
     file.set_len(source.len()).map_err(written)?;
+    // Decompressing is worth threads; copying isn't: they would wait for each
+    // other on the output's lock in the kernel (3.6 times cp's CPU time with
+    // two of them on tmpfs).
+    let from_file = source.next_data(0).ok().flatten().and_then(|d| source.in_file(d.end - 1));
+    let threads = if from_file.is_some() { 1 } else { threads };
     let work = Mutex::new(Chunks { source, next: 0, data: 0..0 });
     let done = AtomicU64::new(0);
     let first_error = Mutex::new(None);
@@ -94,19 +99,36 @@ fn worker(
         let Some(range) = lock(work).take()? else {
             return Ok(());
         };
-        let len = (range.end - range.start) as usize;
+        // In the kernel as far as that goes; what is left, by hand.
+        let at = range.start + in_kernel(source, file, &range);
+        let len = (range.end - at) as usize;
         let bytes = &mut buf[..len];
-        source.read_exact_at(range.start, bytes).map_err(|source| Error::Read {
-            off: range.start,
-            len,
-            source,
-        })?;
-        file.write_all_at(bytes, range.start)
+        source.read_exact_at(at, bytes).map_err(|source| Error::Read { off: at, len, source })?;
+        file.write_all_at(bytes, at)
             .map_err(|source| Error::Write { path: path.to_owned(), source })?;
-        if done(len as u64) {
+        if done(range.end - range.start) {
             return Err(Error::Cancelled);
         }
     }
+}
+
+/// Copies the beginning of `range` without its bytes coming by here: one copy
+/// less than reading and writing, none on file systems that share blocks.
+/// Returns how many bytes. Whatever stops it will stop a read or a write too,
+/// and be told there.
+fn in_kernel(source: &dyn ReadAt, file: &File, range: &Range<u64>) -> u64 {
+    let mut at = range.start;
+    while at < range.end
+        && let Some((from, off, n)) = source.in_file(at)
+    {
+        let (mut off_in, mut off_out) = (off, at);
+        let len = n.min(range.end - at) as usize;
+        match rustix::fs::copy_file_range(from, Some(&mut off_in), file, Some(&mut off_out), len) {
+            Ok(n) if n > 0 => at += n as u64,
+            _ => break,
+        }
+    }
+    at - range.start
 }
 
 #[cfg(test)]

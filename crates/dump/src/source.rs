@@ -47,6 +47,14 @@ pub trait ReadAt: Send + Sync {
         None
     }
 
+    /// The file that has the bytes from `off` on as they are, where there in
+    /// it they begin, and how many of them (at least 1): for copies inside
+    /// the kernel. `None` where there is no such file.
+    fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
+        let _ = off;
+        None
+    }
+
     /// The first range at or after `off` that may hold anything but zeros,
     /// cut at the end of the source; `None` when only holes follow.
     ///
@@ -68,6 +76,9 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
         (**self).slice(off, len)
     }
+    fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
+        (**self).in_file(off)
+    }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(off)
     }
@@ -82,6 +93,9 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     }
     fn slice(&self, off: u64, len: usize) -> Option<&[u8]> {
         (**self).slice(off, len)
+    }
+    fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
+        (**self).in_file(off)
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(off)
@@ -149,6 +163,11 @@ impl ReadAt for SubSource {
         (off.checked_add(len as u64)? <= self.len)
             .then(|| self.inner.slice(self.start + off, len))
             .flatten()
+    }
+    fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
+        let left = self.len.checked_sub(off).filter(|&n| n > 0)?;
+        let (file, at, n) = self.inner.in_file(self.start + off)?;
+        Some((file, at, n.min(left)))
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         if off >= self.len {
@@ -219,6 +238,10 @@ impl ReadAt for FileSource {
             }
         }
         Ok(done)
+    }
+    fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
+        let left = self.len.checked_sub(off).filter(|&n| n > 0)?;
+        Some((&self.file, off, left))
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         next_data_of(&self.file, off, self.len)

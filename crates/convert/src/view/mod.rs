@@ -9,6 +9,7 @@ pub mod physical_view;
 mod runs;
 pub mod target;
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -135,6 +136,13 @@ impl ReadAt for View {
             next += 1;
         }
         Ok(n)
+    }
+
+    fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
+        let p = self.pieces.get(self.piece_at(off)).filter(|p| p.at <= off)?;
+        let within = off - p.at;
+        let (file, at, n) = self.sources[p.source as usize].in_file(p.off + within)?;
+        Some((file, at, n.min(p.len - within)))
     }
 
     fn next_data(&self, mut off: u64) -> io::Result<Option<Range<u64>>> {

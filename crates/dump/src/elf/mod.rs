@@ -55,12 +55,14 @@ impl ElfCore {
         }
         let len = src.len();
         let loads = || phdrs.iter().filter(|p| p.p_type == wire::PT_LOAD);
-        // libfbsdvmcore's converter leaves p_paddr 0 in all its segments; one
-        // alone may well be physical page 0.
-        let zeros = loads().filter(|p| ident.has_kernel_vaddr(p) && p.p_paddr == 0).count();
-        let lacks_paddr = |p: &Phdr| {
-            ident.lacks_paddr(p) || (zeros > 1 && ident.has_kernel_vaddr(p) && p.p_paddr == 0)
-        };
+        // libfbsdvmcore's converter leaves p_paddr 0 in all its segments. One
+        // alone may well be physical page 0, and so may several that name the
+        // same bytes.
+        let mut held = loads().filter(|p| p.p_filesz > 0);
+        let first = held.next().map_or(0, |p| p.p_offset);
+        let all_zero = loads().all(|p| p.p_paddr == 0 && ident.has_kernel_vaddr(p))
+            && held.any(|p| p.p_offset != first);
+        let lacks_paddr = |p: &Phdr| ident.lacks_paddr(p) || all_zero;
         let phys = IntervalMap::new(
             loads()
                 .filter(|p| !lacks_paddr(p))

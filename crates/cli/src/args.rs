@@ -373,6 +373,10 @@ pub struct GenArgs {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub procs: u32,
 
+    /// Write the kernel image that belongs to the dump, too (amd64, arm64, riscv, i386)
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub kernel: Option<PathBuf>,
+
     /// Print what a correct reader must find, as JSON (see SCHEMA.md)
     #[arg(long)]
     pub print_truth: bool,

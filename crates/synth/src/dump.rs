@@ -9,6 +9,7 @@ use crate::elf;
 use crate::error::Error;
 use crate::kernel::{Kernel, Sizes};
 use crate::msgbuf;
+use crate::program::{self, Plan, Program, Thread};
 use crate::ranges;
 use crate::runs::{Cursor, Run, Runs};
 use crate::spec::{Format, Spec};
@@ -32,6 +33,8 @@ pub struct SynthDump {
     pub(crate) runs: Runs,
     pub(crate) content: Content,
     pub(crate) log: String,
+    pub(crate) program: Option<Program>,
+    pub(crate) threads: Vec<Thread>,
     /// With the number of the first 4 KiB of each.
     parts: Vec<(u64, Part)>,
     /// 4 KiB units of the file.
@@ -51,8 +54,20 @@ impl SynthDump {
         let avail = ranges::avail(&spec);
         let page = spec.page_size;
         let (log, ring) = msgbuf::msgbuf(&spec);
-        let mut kernel = Kernel::new(&spec, &avail, msgbuf::SIZE, 0)?;
+        let mut program = Program::new(&spec);
+        let plan = Plan::new(spec.procs);
+        // Without a program there is nothing that runs.
+        let (slab, stacks) = match program {
+            Some(_) => (plan.slab(), plan.threads()),
+            None => (0, 0),
+        };
+        let mut kernel = Kernel::new(&spec, &avail, msgbuf::SIZE + slab, stacks)?;
         kernel.put(kernel.slab_pa(), &ring);
+        let mut threads = Vec::new();
+        if let Some(program) = &mut program {
+            program.absolute("kernbase", kernel.link_base());
+            threads = program::write(&mut kernel, program, &plan, &ring, log.len());
+        }
         kernel.put(kernel.image_pa(), format!("{spec}\n\0").as_bytes());
 
         let per_page = spec.page_frames();
@@ -91,6 +106,8 @@ impl SynthDump {
             runs,
             content,
             log,
+            program,
+            threads,
             parts: starts,
             end,
             cursors: Mutex::default(),
@@ -297,6 +314,12 @@ impl SynthDump {
     /// Dumped pages.
     pub fn pages(&self) -> u64 {
         self.runs.total()
+    }
+
+    /// The kernel image that belongs to the dump; `None` on arm and powerpc64,
+    /// for which none is made.
+    pub fn kernel_image(&self) -> Option<Vec<u8>> {
+        Some(self.program.as_ref()?.image(self.kernel.image_va()))
     }
 
     /// Runs of dumped pages, merged.

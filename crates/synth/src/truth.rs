@@ -2,6 +2,7 @@
 
 use crate::content::FRAME_SIZE;
 use crate::dump::SynthDump;
+use crate::program::Thread;
 
 /// The answers to questions about a synthetic dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Truth {
     pub absent: Vec<u64>,
     /// The message buffer's text in order.
     pub msgbuf: String,
+    /// Threads by process id, each process's in their order. Empty where
+    /// there is no kernel image.
+    pub threads: Vec<Thread>,
 }
 
 /// A kernel address.
@@ -70,6 +74,7 @@ impl SynthDump {
             unmapped: self.kernel.unmapped(),
             absent: absent.collect(),
             msgbuf: self.log.clone(),
+            threads: self.threads.clone(),
             runs,
             dump_avail,
         }

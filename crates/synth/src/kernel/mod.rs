@@ -223,12 +223,43 @@ impl Kernel {
         self.slab.start * FRAME_SIZE
     }
 
-    #[allow(dead_code)]
     /// The kernel's virtual address of a byte of the slab.
     pub(crate) fn slab_va(&self, pa: u64) -> u64 {
         match self.map.dmap {
             Some(dmap) => dmap.base + (pa - dmap.phys),
             None => self.areas[2].va + (pa - self.slab_pa()),
+        }
+    }
+
+    /// Lowest and highest address of a thread's stack.
+    pub(crate) fn stack(&self, thread: u64) -> (u64, u64) {
+        let pages = KSTACK_SIZE.div_ceil(self.page_size);
+        let low = self.areas[1].va + (thread * (pages + 1) + 1) * self.page_size;
+        (low, low + pages * self.page_size)
+    }
+
+    /// What the kernel image calls `kernbase`.
+    pub(crate) fn link_base(&self) -> u64 {
+        if self.arch == Arch::Amd64 { amd64::KERNBASE } else { self.map.kernbase }
+    }
+
+    /// amd64: the variable that holds the top-level page table's physical
+    /// address, and that address.
+    pub(crate) fn kpml_phys(&self) -> Option<(&'static str, u64)> {
+        (self.arch == Arch::Amd64).then(|| amd64::kpml_phys(self))
+    }
+
+    /// Writes bytes over memory that the image or an area maps. What isn't
+    /// mapped is left out.
+    pub(crate) fn put_va(&mut self, mut va: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let within = va % self.page_size;
+            let n = bytes.len().min((self.page_size - within) as usize);
+            if let Some(pfn) = self.page_at(va) {
+                self.put(pfn * self.page_size + within, &bytes[..n]);
+            }
+            va += n as u64;
+            bytes = &bytes[n..];
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{fails, ok, vmcask};
 use vmcask_convert::input;
 use vmcask_dump::source::FileSource;
-use vmcask_dump::{ElfCore, KernelImage, Minidump, PhysAddr, PhysMem, VirtAddr, VirtMem};
+use vmcask_dump::{ElfCore, KernelImage, Minidump, PhysAddr, PhysMem, VirtAddr, VirtMem, Warning};
 use vmcask_synth::{Arch, Format, Frame, Spec, SynthDump, Thread};
 
 /// Every architecture and version that minidumps are made of.
@@ -472,6 +472,116 @@ fn dump_devices() {
         assert!(std::fs::read(&back).unwrap() == want, "{version} {compression}");
         ok(vmcask().arg("info").arg(&path));
     }
+}
+
+/// Each defect, and what the readers make of it.
+#[test]
+fn defects() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dump");
+    let made = |args: &[&str]| {
+        let size = ["-q", "gen", "--force", "--dump", "8MiB"];
+        ok(vmcask().args(size).args(args).arg(&path));
+    };
+    let whole = {
+        made(&[]);
+        path.metadata().unwrap().len()
+    };
+    let warnings = || open(&path).warnings().to_vec();
+    let refused = || {
+        let err = fails(vmcask().arg("info").arg(&path), 1);
+        assert_eq!(fails(vmcask().args(["gen", "--check"]).arg(&path), 1), err);
+        err
+    };
+
+    made(&["--defect", "truncate=70"]);
+    let len = path.metadata().unwrap().len();
+    assert_eq!(len, whole * 70 / 100);
+    assert!(matches!(
+        warnings()[..],
+        [Warning::Truncated { present, promised: 2048, len: l, .. }] if l == len && present < 2048
+    ));
+    let out = vmcask().args(["gen", "--check"]).arg(&path).output().unwrap();
+    assert_eq!(out.status.code(), Some(3));
+
+    made(&["--defect", "trailing"]);
+    assert!(matches!(warnings()[..], [Warning::Trailing { bytes: 8192 }]));
+    ok(vmcask().args(["gen", "--check"]).arg(&path));
+
+    made(&["--defect", "bitmap-spare-bits"]);
+    assert!(matches!(warnings()[..], [Warning::SpareBits { count: 3 }]));
+    ok(vmcask().args(["gen", "--check"]).arg(&path));
+
+    made(&["--defect", "bad-magic"]);
+    assert!(refused().contains("no format known"), "{}", refused());
+    made(&["--defect", "bad-version"]);
+    assert!(refused().contains("version is 99"));
+    made(&["--defect", "huge-sizes", "--arch", "powerpc64"]);
+    assert!(refused().contains("bitmap"), "{}", refused());
+    for defect in ["unsorted", "overlap", "open"] {
+        made(&["--defect", &format!("dump-avail-{defect}")]);
+        assert!(refused().contains("dump_avail"), "{defect}: {}", refused());
+    }
+    made(&["--defect", "dump-avail-width", "--arch", "i386"]);
+    assert!(matches!(warnings()[..], [Warning::DumpAvailWidth { bits: 32 }]));
+    ok(vmcask().args(["gen", "--check"]).arg(&path));
+    for args in [
+        &["--defect", "bad-pte"][..],
+        &["--defect", "bad-pte", "--version", "1"],
+        &["--defect", "bad-pte", "--arch", "arm64-16k"],
+        &["--defect", "bad-pte", "--arch", "riscv"],
+        &["--defect", "bad-pte", "--arch", "i386"],
+        &["--defect", "missing-pt-page"],
+    ] {
+        made(args);
+        let json = ok(vmcask().args(["gen", "--print-truth", "--dump", "8MiB"]).args(args)).stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let dump = open(&path);
+        let broken = json["broken_virtual_addresses"].as_array().unwrap();
+        assert!(!broken.is_empty(), "{args:?}");
+        for va in broken {
+            let va = va.as_str().unwrap().trim_start_matches("0x");
+            let va = VirtAddr(u64::from_str_radix(va, 16).unwrap());
+            let found = dump.read_virt(va, &mut [0; 8]);
+            assert!(
+                matches!(found, Err(vmcask_dump::Error::Absent { .. })),
+                "{args:?}: {va}: {found:?}"
+            );
+        }
+        ok(vmcask().args(["gen", "--check"]).arg(&path));
+    }
+    for defect in ["bad-parity", "headers-differ", "cleared"] {
+        made(&["--format", "device", "--defect", defect]);
+        let sound = dir.path().join("sound");
+        ok(vmcask()
+            .args(["-q", "gen", "--force", "--dump", "8MiB", "--format", "device"])
+            .arg(&sound));
+        assert!(std::fs::read(&path).unwrap() != std::fs::read(&sound).unwrap(), "{defect}");
+        // Whatever it thinks of the header, it doesn't take other bytes for
+        // the dump.
+        let back = dir.path().join("back");
+        let out = vmcask()
+            .args(["convert", "--force", "--to", "minidump"])
+            .arg(&path)
+            .arg(&back)
+            .output()
+            .unwrap();
+        let err = common::stderr(&out);
+        assert!(!err.contains("panicked"), "{err}");
+        assert!(err.starts_with("vmcask: "), "{defect}: {err}");
+    }
+    // Defects that a dump can't have.
+    for args in [
+        &["--defect", "missing-pt-page", "--arch", "arm64"][..],
+        &["--defect", "dump-avail-open", "--version", "2"],
+        &["--defect", "dump-avail-width"],
+        &["--defect", "bad-version", "--format", "elf", "--ram", "16MiB"],
+    ] {
+        let err =
+            fails(vmcask().args(["gen", "--dump", "8MiB", "--force"]).args(args).arg(&path), 1);
+        assert!(err.contains("defect is"), "{err}");
+    }
+    fails(vmcask().args(["gen", "--defect", "ugly"]).arg(&path), 2);
 }
 
 /// 300 GiB in a moment and on little disk.

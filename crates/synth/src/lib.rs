@@ -23,6 +23,7 @@
 
 mod arch;
 mod content;
+mod defect;
 mod device;
 mod dump;
 mod elf;
@@ -37,6 +38,7 @@ mod truth;
 mod write;
 
 pub use arch::Arch;
+pub use defect::Defect;
 pub use device::{Compression, DeviceSpec};
 pub use dump::SynthDump;
 pub use error::Error;

@@ -18,6 +18,9 @@ pub struct Truth {
     pub mapped: Vec<MappedPage>,
     /// Kernel addresses that nothing maps.
     pub unmapped: Vec<u64>,
+    /// Kernel addresses that are mapped, but, by a defect, to what isn't in
+    /// the dump.
+    pub broken: Vec<u64>,
     /// Physical addresses of pages that the dump doesn't have: in gaps
     /// between runs, in holes of memory, past its end.
     pub absent: Vec<u64>,
@@ -72,6 +75,7 @@ impl SynthDump {
             pages: self.runs.total(),
             mapped: mapped.collect(),
             unmapped: self.kernel.unmapped(),
+            broken: self.kernel.broken(),
             absent: absent.collect(),
             msgbuf: self.log.clone(),
             threads: self.threads.clone(),

@@ -34,11 +34,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
                     Some(GenCompression::Gzip) => Compression::Gzip,
                     Some(GenCompression::Zstd) => Compression::Zstd,
                 };
-                let device = DeviceSpec {
-                    header_version: args.header_version,
-                    compression,
-                    ..DeviceSpec::default()
-                };
+                let device = DeviceSpec { header_version: args.header_version, compression };
                 let progress = Progress::new("generating", dump.len(), quiet);
                 dump.write_device(
                     out.file(),
@@ -131,6 +127,7 @@ fn spec(args: &GenArgs) -> Spec {
         },
         sparse: args.sparse,
         procs: args.procs,
+        defects: args.defects.clone(),
         ..defaults
     }
 }

@@ -108,7 +108,7 @@ fn any_pte(kernel: &Kernel, va: u64) -> u64 {
 }
 
 fn pte(kernel: &Kernel, va: u64) -> u64 {
-    let page = kernel.area_page(va);
+    let page = kernel.entry_page(va);
     page.map_or(0, |pfn| (pfn * FRAME_SIZE) | V | RW | A | M | G | NX)
 }
 
@@ -128,6 +128,7 @@ fn pde(kernel: &Kernel, va: u64) -> u64 {
         return giant_entry(kernel) + (va - giant) / TWO_MIB * TWO_MIB;
     }
     match va.checked_sub(kernel.map.kva).map(|above| above / TWO_MIB) {
+        Some(0) if kernel.missing_pt.is_some() => table(kernel.missing_pt.unwrap_or_default()),
         Some(i) if va < kernel.kva_end() => table(Tables::of(kernel).kva_pt + i),
         _ => 0,
     }

@@ -24,6 +24,8 @@ struct Report {
     dump_avail: Vec<Range>,
     virtual_addresses: Vec<Mapped>,
     unmapped_virtual_addresses: Vec<String>,
+    /// Mapped, but by a defect to what isn't in the dump.
+    broken_virtual_addresses: Vec<String>,
     absent_physical_addresses: Vec<String>,
     msgbuf: String,
     threads: Vec<Thread>,
@@ -111,6 +113,7 @@ pub fn print(dump: &SynthDump) -> Result<()> {
             })
             .collect(),
         unmapped_virtual_addresses: truth.unmapped.iter().map(|&va| hex(va)).collect(),
+        broken_virtual_addresses: truth.broken.iter().map(|&va| hex(va)).collect(),
         absent_physical_addresses: truth.absent.iter().map(|&pa| hex(pa)).collect(),
         threads: truth.threads.iter().map(thread).collect(),
         msgbuf: truth.msgbuf,

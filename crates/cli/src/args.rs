@@ -373,6 +373,17 @@ pub struct GenArgs {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub procs: u32,
 
+    /// What shall be wrong: truncate=PERCENT, trailing, bad-magic, bad-version, huge-sizes,
+    /// bitmap-spare-bits, dump-avail-unsorted, dump-avail-overlap, dump-avail-open,
+    /// dump-avail-width, bad-pte, missing-pt-page; of devices bad-parity, headers-differ, cleared.
+    /// May be given several times
+    #[arg(long = "defect", value_name = "DEFECT")]
+    pub defects: Vec<vmcask_synth::Defect>,
+
+    /// Write the kernel image that belongs to the dump, too (amd64, arm64, riscv, i386)
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub kernel: Option<PathBuf>,
+
     /// Print what a correct reader must find, as JSON (see SCHEMA.md)
     #[arg(long)]
     pub print_truth: bool,

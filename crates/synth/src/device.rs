@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch::Fields;
+use crate::defect::Defect;
 use crate::dump::SynthDump;
 use crate::error::Error;
 use crate::msgbuf;
@@ -33,23 +34,11 @@ pub struct DeviceSpec {
     pub header_version: u32,
     /// From header version 3 on.
     pub compression: Compression,
-    /// The XOR of the header's words isn't 0, as after a crash while dumping.
-    pub bad_parity: bool,
-    /// The leading header differs from the trailing one: another dump's.
-    pub headers_differ: bool,
-    /// The magic that savecore leaves.
-    pub cleared: bool,
 }
 
 impl Default for DeviceSpec {
     fn default() -> Self {
-        Self {
-            header_version: 4,
-            compression: Compression::None,
-            bad_parity: false,
-            headers_differ: false,
-            cleared: false,
-        }
+        Self { header_version: 4, compression: Compression::None }
     }
 }
 
@@ -92,7 +81,7 @@ impl SynthDump {
         };
         let header = self.header(device, length, extent);
         for (off, leading) in [(first - BLOCK, true), (media - BLOCK, false)] {
-            if leading && device.headers_differ {
+            if leading && self.spec.has(Defect::HeadersDiffer) {
                 let other = self.header(device, length + BLOCK, extent);
                 write_at(file, off, &other)?;
             } else {
@@ -153,7 +142,11 @@ impl SynthDump {
     fn header(&self, device: DeviceSpec, length: u64, extent: u64) -> [u8; BLOCK as usize] {
         let mut bytes = [0; BLOCK as usize];
         let mut f = Fields { bytes: &mut bytes, big: true };
-        let magic = if device.cleared { "Cleared Kernel Dump" } else { "FreeBSD Kernel Dump" };
+        let magic = if self.spec.has(Defect::Cleared) {
+            "Cleared Kernel Dump"
+        } else {
+            "FreeBSD Kernel Dump"
+        };
         let arch = self.spec.arch;
         f.text(0, magic)
             .text(20, arch.machine_arch())
@@ -195,7 +188,7 @@ impl SynthDump {
         let xor = bytes
             .chunks_exact(4)
             .fold(0, |xor, word| xor ^ u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
-        let parity = xor ^ u32::from(device.bad_parity);
+        let parity = xor ^ u32::from(self.spec.has(Defect::BadParity));
         bytes[508..].copy_from_slice(&parity.to_be_bytes());
         bytes
     }

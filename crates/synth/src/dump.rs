@@ -3,15 +3,20 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::arch::Fields;
+use crate::arch::{Arch, Fields};
 use crate::content::{Content, FRAME_SIZE, Frame, Page};
+use crate::defect::Defect;
 use crate::elf;
 use crate::error::Error;
 use crate::kernel::{Kernel, Sizes};
 use crate::msgbuf;
+use crate::program::{self, Plan, Program, Thread};
 use crate::ranges;
 use crate::runs::{Cursor, Run, Runs};
 use crate::spec::{Format, Spec};
+
+/// Bits set by [`Defect::BitmapSpareBits`].
+const SPARE_BITS: u64 = 3;
 
 /// A part of the file.
 #[derive(Clone, Debug)]
@@ -32,10 +37,12 @@ pub struct SynthDump {
     pub(crate) runs: Runs,
     pub(crate) content: Content,
     pub(crate) log: String,
+    pub(crate) program: Option<Program>,
+    pub(crate) threads: Vec<Thread>,
     /// With the number of the first 4 KiB of each.
     parts: Vec<(u64, Part)>,
-    /// 4 KiB units of the file.
-    end: u64,
+    /// Bytes of the file.
+    len: u64,
     /// Look-ups go on where the last ones ended.
     cursors: Mutex<Vec<Cursor>>,
 }
@@ -51,8 +58,20 @@ impl SynthDump {
         let avail = ranges::avail(&spec);
         let page = spec.page_size;
         let (log, ring) = msgbuf::msgbuf(&spec);
-        let mut kernel = Kernel::new(&spec, &avail, msgbuf::SIZE, 0)?;
+        let mut program = Program::new(&spec);
+        let plan = Plan::new(spec.procs);
+        // Without a program there is nothing that runs.
+        let (slab, stacks) = match program {
+            Some(_) => (plan.slab(), plan.threads()),
+            None => (0, 0),
+        };
+        let mut kernel = Kernel::new(&spec, &avail, msgbuf::SIZE + slab, stacks)?;
         kernel.put(kernel.slab_pa(), &ring);
+        let mut threads = Vec::new();
+        if let Some(program) = &mut program {
+            program.absolute("kernbase", kernel.link_base());
+            threads = program::write(&mut kernel, program, &plan, &ring, log.len());
+        }
         kernel.put(kernel.image_pa(), format!("{spec}\n\0").as_bytes());
 
         let per_page = spec.page_frames();
@@ -71,12 +90,27 @@ impl SynthDump {
         let identity = minidump && !spec.has_dump_avail();
         let most_runs = if minidump { u64::MAX } else { elf::MOST_RUNS };
         let runs = Runs::new(&avail, identity, fixed, total, spec.run_pages, most_runs, spec.seed);
-        let parts = if minidump {
+        let mut parts = if minidump {
             minidump_parts(&spec, &kernel, &avail, &runs, ring)?
         } else {
             elf::parts(&spec, &kernel, &runs)?
         };
 
+        if spec.has(Defect::BadPte) || spec.has(Defect::MissingPtPage) {
+            // A page of memory that isn't dumped, or, where all is, one that
+            // doesn't exist.
+            let top = avail.last().map_or(0, |r| r.end);
+            let mut gaps = runs.merged().map(|r| r.pfn + r.pages);
+            let gap = gaps.find(|&pfn| avail.iter().any(|r| r.contains(&pfn))).unwrap_or(top);
+            let (pte, table) = (spec.has(Defect::BadPte), spec.has(Defect::MissingPtPage));
+            kernel.break_tables(gap * page, pte, table);
+        }
+        if let Some((_, Part::Bytes(header))) = parts.first_mut() {
+            break_header(&spec, header);
+        }
+        if spec.has(Defect::Trailing) {
+            parts.push((8192, Part::Bytes(vec![0xa5; 8192])));
+        }
         let mut starts = Vec::new();
         let mut end = 0;
         for (size, part) in parts {
@@ -84,6 +118,13 @@ impl SynthDump {
             end += size.next_multiple_of(page) / FRAME_SIZE;
         }
         let content = Content::new(&spec);
+        let mut len = end * FRAME_SIZE;
+        for defect in &spec.defects {
+            if let Defect::Truncate(percent) = defect {
+                // In the middle of a page, as it comes.
+                len = len * u64::from(*percent) / 100;
+            }
+        }
         Ok(Self {
             spec,
             kernel,
@@ -91,15 +132,17 @@ impl SynthDump {
             runs,
             content,
             log,
+            program,
+            threads,
             parts: starts,
-            end,
+            len,
             cursors: Mutex::default(),
         })
     }
 
     /// Bytes of the dump.
     pub fn len(&self) -> u64 {
-        self.end * FRAME_SIZE
+        self.len
     }
 
     /// Never: a dump has a header.
@@ -136,11 +179,13 @@ impl SynthDump {
     /// time: two of them may meet.
     pub fn next_data(&self, off: u64) -> Option<Range<u64>> {
         self.with_cursor(|cursor| {
-            let first = self.next_nonzero(off / FRAME_SIZE, self.end, cursor)?;
+            let units = self.units();
+            let first = self.next_nonzero(off / FRAME_SIZE, units, cursor)?;
             // Callers seldom want all of a long one.
-            let most = self.end.min(first + 4096);
+            let most = units.min(first + 4096);
             let end = (first + 1..most).find(|&n| self.is_zero(n, cursor)).unwrap_or(most);
-            Some((first * FRAME_SIZE).max(off)..end * FRAME_SIZE)
+            let found = (first * FRAME_SIZE).max(off)..(end * FRAME_SIZE).min(self.len);
+            (!found.is_empty()).then_some(found)
         })
     }
 
@@ -178,7 +223,7 @@ impl SynthDump {
     fn part(&self, number: u64) -> Option<(&Part, u64)> {
         let i = self.parts.partition_point(|(start, _)| *start <= number).checked_sub(1)?;
         let (start, part) = &self.parts[i];
-        (number < self.end).then_some((part, number - start))
+        (number < self.units()).then_some((part, number - start))
     }
 
     /// The frame at 4 KiB of the pages part, and how many follow it in the
@@ -197,6 +242,9 @@ impl SynthDump {
             Some((Part::Bytes(bytes), n)) => slice(bytes, n).iter().all(|&b| b == 0),
             Some((Part::Bitmap, n)) => {
                 let bits = bits_of(n);
+                if self.spec.has(Defect::BitmapSpareBits) && bits.contains(&self.runs.bits) {
+                    return false;
+                }
                 self.runs.at_or_after_bit(bits.start, cursor).is_none_or(|r| r.bit >= bits.end)
             }
             Some((Part::Pmap, n)) => !self.kernel.pmap_page_used(n),
@@ -260,8 +308,9 @@ impl SynthDump {
         }
     }
 
+    /// 4 KiB units of the file; the last may end sooner.
     pub(crate) fn units(&self) -> u64 {
-        self.end
+        self.len.div_ceil(FRAME_SIZE)
     }
 
     fn bitmap_page(&self, number: u64, page: &mut Page, cursor: &mut Cursor) {
@@ -277,6 +326,10 @@ impl SynthDump {
                 set_bits(page, from - bits.start..to - bits.start);
             }
             at = run.bit + run.pages;
+        }
+        if self.spec.has(Defect::BitmapSpareBits) && bits.contains(&self.runs.bits) {
+            let first = self.runs.bits - bits.start;
+            set_bits(page, first..(first + SPARE_BITS).min(FRAME_SIZE * 8));
         }
         if self.spec.arch.is_big_endian() {
             page.chunks_exact_mut(8).for_each(<[u8]>::reverse);
@@ -297,6 +350,12 @@ impl SynthDump {
     /// Dumped pages.
     pub fn pages(&self) -> u64 {
         self.runs.total()
+    }
+
+    /// The kernel image that belongs to the dump; `None` on arm and powerpc64,
+    /// for which none is made.
+    pub fn kernel_image(&self) -> Option<Vec<u8>> {
+        Some(self.program.as_ref()?.image(self.kernel.image_va()))
     }
 
     /// Runs of dumped pages, merged.
@@ -337,7 +396,8 @@ fn minidump_parts(
     ring: Vec<u8>,
 ) -> Result<Vec<(u64, Part)>, Error> {
     let page = spec.page_size;
-    let bitmap = runs.bits.div_ceil(8).next_multiple_of(page);
+    let spare = if spec.has(Defect::BitmapSpareBits) { SPARE_BITS } else { 0 };
+    let bitmap = (runs.bits + spare).div_ceil(8).next_multiple_of(page);
     if bitmap > u64::from(u32::MAX) {
         return Err(Error::Argument {
             argument: "avail",
@@ -361,19 +421,51 @@ fn minidump_parts(
 
 /// Pairs of `vm_paddr_t`: 64 bits but on arm, ended by a pair of zeros.
 fn dump_avail_bytes(spec: &Spec, avail: &[Range<u64>]) -> Vec<u8> {
-    let narrow = spec.arch == crate::Arch::Arm;
+    let narrow = (spec.arch == Arch::Arm) != spec.has(Defect::DumpAvailWidth);
     let width = if narrow { 4 } else { 8 };
     let mut bytes = vec![0; spec.page_size as usize];
     let mut fields = Fields { bytes: &mut bytes, big: spec.arch.is_big_endian() };
-    for (i, range) in avail.iter().enumerate() {
-        for (j, pfn) in [range.start, range.end].into_iter().enumerate() {
-            let at = (i * 2 + j) * width;
-            if narrow {
-                fields.u32(at, pfn * spec.page_size);
-            } else {
-                fields.u64(at, pfn * spec.page_size);
-            }
+    let mut ends: Vec<u64> =
+        avail.iter().flat_map(|r| [r.start, r.end]).map(|pfn| pfn * spec.page_size).collect();
+    if ends.len() > 2 {
+        if spec.has(Defect::DumpAvailUnsorted) {
+            ends.swap(0, 2);
+            ends.swap(1, 3);
+        }
+        if spec.has(Defect::DumpAvailOverlap) {
+            ends[2] = ends[1] - spec.page_size;
+        }
+    }
+    if spec.has(Defect::DumpAvailOpen) {
+        let (mut at, step) = (ends[ends.len() - 1] + spec.page_size, 2 * spec.page_size);
+        while ends.len() * width < spec.page_size as usize {
+            ends.push(at);
+            at += step / 2;
+        }
+    }
+    for (i, &end) in ends.iter().enumerate() {
+        if narrow {
+            fields.u32(i * width, end);
+        } else {
+            fields.u64(i * width, end);
         }
     }
     bytes
+}
+
+/// The defects of a header.
+fn break_header(spec: &Spec, header: &mut [u8]) {
+    if spec.has(Defect::BadMagic) {
+        header[0] ^= 0x20;
+    }
+    let powerpc = matches!(spec.arch, Arch::Powerpc64 | Arch::Powerpc64le);
+    let version = if powerpc { 64 } else { 24 };
+    let mut f = Fields { bytes: header, big: spec.arch.is_big_endian() };
+    if spec.has(Defect::BadVersion) {
+        f.u32(version, 99);
+    }
+    if spec.has(Defect::HugeSizes) {
+        // bitmapsize, pmapsize
+        f.u32(version + 8, 0xffff_f000).u32(version + 12, 0xffff_f000);
+    }
 }

@@ -23,12 +23,14 @@
 
 mod arch;
 mod content;
+mod defect;
 mod device;
 mod dump;
 mod elf;
 mod error;
 mod kernel;
 mod msgbuf;
+mod program;
 mod ranges;
 mod runs;
 mod spec;
@@ -36,9 +38,11 @@ mod truth;
 mod write;
 
 pub use arch::Arch;
+pub use defect::Defect;
 pub use device::{Compression, DeviceSpec};
 pub use dump::SynthDump;
 pub use error::Error;
+pub use program::{Frame, Thread};
 pub use spec::{Format, Profile, Spec};
 pub use truth::{MappedPage, Truth};
 pub use write::WriteOptions;

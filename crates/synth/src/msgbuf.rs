@@ -11,6 +11,9 @@ pub(crate) const SIZE: u64 = 96 << 10;
 /// dumps.
 pub(crate) const RING: usize = 0x17fb8;
 
+/// `MSG_MAGIC`
+pub(crate) const MAGIC: u32 = 0x06_3062;
+
 /// Where in the ring the log starts.
 pub(crate) const START: usize = RING * 3 / 4;
 

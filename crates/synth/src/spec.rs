@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::arch::Arch;
+use crate::defect::Defect;
 use crate::error::Error;
 
 /// What pages hold that aren't the kernel's own.
@@ -90,6 +91,8 @@ pub struct Spec {
     pub sparse: bool,
     /// Processes besides the kernel's own, each with one to three threads.
     pub procs: u32,
+    /// What is wrong with the dump.
+    pub defects: Vec<Defect>,
 }
 
 impl Default for Spec {
@@ -108,6 +111,7 @@ impl Default for Spec {
             profile: Profile::Real,
             sparse: false,
             procs: 8,
+            defects: Vec::new(),
         }
     }
 }
@@ -139,6 +143,10 @@ impl fmt::Display for Spec {
         for (i, (start, end)) in self.avail.iter().enumerate() {
             let before = if i == 0 { " avail=" } else { "," };
             write!(f, "{before}{start:#x}-{end:#x}")?;
+        }
+        for (i, defect) in self.defects.iter().enumerate() {
+            let before = if i == 0 { " defects=" } else { "," };
+            write!(f, "{before}{defect}")?;
         }
         Ok(())
     }
@@ -193,6 +201,10 @@ impl FromStr for Spec {
                     };
                     let ranges = value.split(',').map(range).collect::<Option<_>>();
                     spec.avail = ranges.ok_or_else(|| broken(word))?;
+                }
+                "defects" => {
+                    let defects = value.split(',').map(str::parse).collect::<Result<_, String>>();
+                    spec.defects = defects.map_err(|_| broken(word))?;
                 }
                 _ => return Err(broken(word)),
             }
@@ -262,7 +274,37 @@ impl Spec {
         if self.procs > MOST_PROCS {
             return bad("procs", self.procs, format!("at most {MOST_PROCS}"));
         }
+        self.check_defects()?;
         self.check_avail()
+    }
+
+    pub(crate) fn has(&self, defect: Defect) -> bool {
+        self.defects.contains(&defect)
+    }
+
+    fn check_defects(&self) -> Result<(), Error> {
+        for &defect in &self.defects {
+            let why = match defect {
+                d if d.is_of_minidumps() && self.format != Format::Minidump => {
+                    Some("one of minidumps in a minidump only")
+                }
+                d if d.is_of_dump_avail() && !self.has_dump_avail() => {
+                    Some("none of dump_avail in a version without it")
+                }
+                Defect::DumpAvailWidth if !self.arch.is_32_bit() => Some("this on i386 and arm"),
+                Defect::MissingPtPage if self.arch != Arch::Amd64 || self.version == 1 => {
+                    Some("this on amd64 from version 2 on")
+                }
+                Defect::BadPte if matches!(self.arch, Arch::Powerpc64 | Arch::Powerpc64le) => {
+                    Some("this on all but powerpc64")
+                }
+                _ => None,
+            };
+            if let Some(why) = why {
+                return bad("defect", defect, why);
+            }
+        }
+        Ok(())
     }
 
     fn check_avail(&self) -> Result<(), Error> {
@@ -347,6 +389,7 @@ mod tests {
             profile: Profile::Text,
             sparse: true,
             seed: u64::MAX,
+            defects: vec![Defect::Truncate(7), Defect::BadPte],
             ..Spec::default()
         };
         assert_eq!(spec.to_string().parse::<Spec>().unwrap(), spec);

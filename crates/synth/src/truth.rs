@@ -2,6 +2,7 @@
 
 use crate::content::FRAME_SIZE;
 use crate::dump::SynthDump;
+use crate::program::Thread;
 
 /// The answers to questions about a synthetic dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,11 +18,17 @@ pub struct Truth {
     pub mapped: Vec<MappedPage>,
     /// Kernel addresses that nothing maps.
     pub unmapped: Vec<u64>,
+    /// Kernel addresses that are mapped, but, by a defect, to what isn't in
+    /// the dump.
+    pub broken: Vec<u64>,
     /// Physical addresses of pages that the dump doesn't have: in gaps
     /// between runs, in holes of memory, past its end.
     pub absent: Vec<u64>,
     /// The message buffer's text in order.
     pub msgbuf: String,
+    /// Threads by process id, each process's in their order. Empty where
+    /// there is no kernel image.
+    pub threads: Vec<Thread>,
 }
 
 /// A kernel address.
@@ -68,8 +75,10 @@ impl SynthDump {
             pages: self.runs.total(),
             mapped: mapped.collect(),
             unmapped: self.kernel.unmapped(),
+            broken: self.kernel.broken(),
             absent: absent.collect(),
             msgbuf: self.log.clone(),
+            threads: self.threads.clone(),
             runs,
             dump_avail,
         }

@@ -156,6 +156,8 @@ impl Shared<'_> {
 
     fn flush(&self, first: u64, buf: &mut Vec<u8>) -> Result<(), Error> {
         let off = self.base + first * FRAME_SIZE;
+        // A truncated dump may end inside a unit.
+        buf.truncate(self.dump.len().saturating_sub(first * FRAME_SIZE) as usize);
         self.file.write_all_at(buf, off).map_err(|source| Error::Write {
             off,
             len: buf.len(),

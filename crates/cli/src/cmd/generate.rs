@@ -4,9 +4,11 @@ mod archive;
 mod check;
 mod truth;
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use vmcask_convert::OutputFile;
 use vmcask_synth::{Arch, Compression, DeviceSpec, Format, Profile, Spec, SynthDump, WriteOptions};
 
@@ -22,6 +24,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
     let dump = Arc::new(SynthDump::new(spec(args))?);
     if let Some(path) = &args.output {
         let out = OutputFile::create(path, args.output_args.force)?;
+        let kernel = args.kernel.as_deref().map(|path| kernel(&dump, path, args)).transpose()?;
         let threads = args.output_args.threads();
         match args.format {
             GenFormat::Archive => archive::write(&dump, path, &out, threads, quiet)?,
@@ -31,11 +34,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
                     Some(GenCompression::Gzip) => Compression::Gzip,
                     Some(GenCompression::Zstd) => Compression::Zstd,
                 };
-                let device = DeviceSpec {
-                    header_version: args.header_version,
-                    compression,
-                    ..DeviceSpec::default()
-                };
+                let device = DeviceSpec { header_version: args.header_version, compression };
                 let progress = Progress::new("generating", dump.len(), quiet);
                 dump.write_device(
                     out.file(),
@@ -49,6 +48,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
             _ => write(&dump, &out, !args.dense, threads, quiet)?,
         }
         out.commit()?;
+        kernel.map(OutputFile::commit).transpose()?;
         if !quiet && !args.print_truth {
             let spec = dump.spec();
             let what = match args.format {
@@ -71,6 +71,16 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
         truth::print(&dump)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The kernel image, not committed yet.
+fn kernel(dump: &SynthDump, path: &Path, args: &GenArgs) -> Result<OutputFile> {
+    let Some(image) = dump.kernel_image() else {
+        bail!("{}: no kernel images are made for {}", path.display(), dump.spec().arch);
+    };
+    let out = OutputFile::create(path, args.output_args.force)?;
+    out.file().write_all_at(&image, 0).with_context(|| path.display().to_string())?;
+    Ok(out)
 }
 
 fn spec(args: &GenArgs) -> Spec {
@@ -117,6 +127,7 @@ fn spec(args: &GenArgs) -> Spec {
         },
         sparse: args.sparse,
         procs: args.procs,
+        defects: args.defects.clone(),
         ..defaults
     }
 }

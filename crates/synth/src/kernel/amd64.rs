@@ -24,7 +24,7 @@ const G: u64 = 1 << 8;
 const NX: u64 = 1 << 63;
 
 /// `KERNBASE`: where the kernel image lies.
-const KERNBASE: u64 = 0xffff_ffff_8000_0000;
+pub(super) const KERNBASE: u64 = 0xffff_ffff_8000_0000;
 /// Where the image is linked above KERNBASE.
 const KERNLOAD: u64 = 2 << 20;
 /// `VM_MIN_KERNEL_ADDRESS`: where kernel memory begins, and what the dump's
@@ -108,7 +108,7 @@ fn any_pte(kernel: &Kernel, va: u64) -> u64 {
 }
 
 fn pte(kernel: &Kernel, va: u64) -> u64 {
-    let page = kernel.area_page(va);
+    let page = kernel.entry_page(va);
     page.map_or(0, |pfn| (pfn * FRAME_SIZE) | V | RW | A | M | G | NX)
 }
 
@@ -128,6 +128,7 @@ fn pde(kernel: &Kernel, va: u64) -> u64 {
         return giant_entry(kernel) + (va - giant) / TWO_MIB * TWO_MIB;
     }
     match va.checked_sub(kernel.map.kva).map(|above| above / TWO_MIB) {
+        Some(0) if kernel.missing_pt.is_some() => table(kernel.missing_pt.unwrap_or_default()),
         Some(i) if va < kernel.kva_end() => table(Tables::of(kernel).kva_pt + i),
         _ => 0,
     }
@@ -186,10 +187,11 @@ pub(super) fn table_frames(top: u64, kva_size: u64) -> u64 {
     Tables::at(0, top).kva_pt + kva_size / TWO_MIB
 }
 
-/// Physical address of the top-level table: KPML4phys, or KPML5phys.
-#[allow(dead_code)]
-pub(super) fn kpml_phys(kernel: &Kernel) -> u64 {
-    kernel.tables.start * FRAME_SIZE
+/// The variable that holds the top-level table's physical address, and the
+/// address.
+pub(super) fn kpml_phys(kernel: &Kernel) -> (&'static str, u64) {
+    let name = if la57(kernel.top) { "KPML5phys" } else { "KPML4phys" };
+    (name, kernel.tables.start * FRAME_SIZE)
 }
 
 /// Fills a page table, `page` being zero.

@@ -92,6 +92,10 @@ pub(crate) struct Kernel {
     overlay: Overlay,
     /// powerpc64: the hashed page table.
     hpt: powerpc64::Hpt,
+    /// What the heap's first page is mapped to instead, a page number.
+    bad_pte: Option<u64>,
+    /// Where amd64's first page table of the areas lies instead, a frame.
+    pub(crate) missing_pt: Option<u64>,
 }
 
 impl Kernel {
@@ -188,6 +192,8 @@ impl Kernel {
             top,
             overlay: Overlay::default(),
             hpt: powerpc64::Hpt::default(),
+            bad_pte: None,
+            missing_pt: None,
         };
         if matches!(spec.arch, Arch::Powerpc64 | Arch::Powerpc64le) {
             kernel.hpt = powerpc64::Hpt::new(&kernel);
@@ -223,12 +229,43 @@ impl Kernel {
         self.slab.start * FRAME_SIZE
     }
 
-    #[allow(dead_code)]
     /// The kernel's virtual address of a byte of the slab.
     pub(crate) fn slab_va(&self, pa: u64) -> u64 {
         match self.map.dmap {
             Some(dmap) => dmap.base + (pa - dmap.phys),
             None => self.areas[2].va + (pa - self.slab_pa()),
+        }
+    }
+
+    /// Lowest and highest address of a thread's stack.
+    pub(crate) fn stack(&self, thread: u64) -> (u64, u64) {
+        let pages = KSTACK_SIZE.div_ceil(self.page_size);
+        let low = self.areas[1].va + (thread * (pages + 1) + 1) * self.page_size;
+        (low, low + pages * self.page_size)
+    }
+
+    /// What the kernel image calls `kernbase`.
+    pub(crate) fn link_base(&self) -> u64 {
+        if self.arch == Arch::Amd64 { amd64::KERNBASE } else { self.map.kernbase }
+    }
+
+    /// amd64: the variable that holds the top-level page table's physical
+    /// address, and that address.
+    pub(crate) fn kpml_phys(&self) -> Option<(&'static str, u64)> {
+        (self.arch == Arch::Amd64).then(|| amd64::kpml_phys(self))
+    }
+
+    /// Writes bytes over memory that the image or an area maps. What isn't
+    /// mapped is left out.
+    pub(crate) fn put_va(&mut self, mut va: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let within = va % self.page_size;
+            let n = bytes.len().min((self.page_size - within) as usize);
+            if let Some(pfn) = self.page_at(va) {
+                self.put(pfn * self.page_size + within, &bytes[..n]);
+            }
+            va += n as u64;
+            bytes = &bytes[n..];
         }
     }
 
@@ -252,6 +289,35 @@ impl Kernel {
                 (within > 0).then(|| area.pfn + stack * pages + (pages - within))
             }
         }
+    }
+
+    /// What the page table entry of `va` names: [`Self::area_page`], or the
+    /// defect asked for.
+    fn entry_page(&self, va: u64) -> Option<u64> {
+        match self.bad_pte {
+            Some(pfn) if va == self.areas[0].va => Some(pfn),
+            _ => self.area_page(va),
+        }
+    }
+
+    /// Makes the defects of page tables: `pa` isn't in the dump.
+    pub(crate) fn break_tables(&mut self, pa: u64, bad_pte: bool, missing_pt: bool) {
+        self.bad_pte = bad_pte.then_some(pa / self.page_size);
+        self.missing_pt = missing_pt.then_some(pa / FRAME_SIZE);
+    }
+
+    /// Whether a defect keeps a reader from what `va` maps.
+    fn is_broken(&self, va: u64) -> bool {
+        let above = va.wrapping_sub(self.areas[0].va);
+        (self.bad_pte.is_some() && above < self.page_size)
+            || (self.missing_pt.is_some() && above < TWO_MIB)
+    }
+
+    /// Addresses that are mapped, but to what isn't in the dump.
+    pub(crate) fn broken(&self) -> Vec<u64> {
+        let heap = self.areas[0].va;
+        let all = [heap + 8, heap + 3 * self.page_size, heap + TWO_MIB - self.page_size];
+        all.into_iter().filter(|&va| self.is_broken(va)).collect()
     }
 
     /// The physical page at `va` of the image or of an area.
@@ -302,7 +368,8 @@ impl Kernel {
                 let first = number * FRAME_SIZE / size;
                 for (i, word) in page.chunks_exact_mut(size as usize).enumerate() {
                     let va = self.map.kernbase + (first + i as u64) * self.page_size;
-                    let entry = self.page_at(va).map_or(0, |pfn| self.leaf(pfn * self.page_size));
+                    let page = self.bad_pte.and(self.entry_page(va)).or_else(|| self.page_at(va));
+                    let entry = page.map_or(0, |pfn| self.leaf(pfn * self.page_size));
                     word.copy_from_slice(&entry.to_le_bytes()[..size as usize]);
                 }
             }
@@ -382,6 +449,7 @@ impl Kernel {
             for i in [0, 1, 2, 254, area.pages / 2, area.pages.saturating_sub(1)] {
                 let va = area.va + i * self.page_size + 16;
                 if i < area.pages
+                    && !self.is_broken(va)
                     && let Some(pfn) = self.area_page(va)
                 {
                     out.push((va, pfn * self.page_size + 16, small));
@@ -405,6 +473,7 @@ impl Kernel {
     pub(crate) fn unmapped(&self) -> Vec<u64> {
         let (heap, stacks) = (self.areas[0], self.areas[1]);
         let mut out = vec![heap.va + 5 * self.page_size, heap.va + 18 * self.page_size];
+        out.retain(|_| self.missing_pt.is_none());
         if stacks.pages > 0 {
             out.push(stacks.va);
         }

@@ -1,5 +1,6 @@
 //! `--print-truth`: what a correct reader must find, as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -23,8 +24,50 @@ struct Report {
     dump_avail: Vec<Range>,
     virtual_addresses: Vec<Mapped>,
     unmapped_virtual_addresses: Vec<String>,
+    /// Mapped, but by a defect to what isn't in the dump.
+    broken_virtual_addresses: Vec<String>,
     absent_physical_addresses: Vec<String>,
     msgbuf: String,
+    threads: Vec<Thread>,
+}
+
+#[derive(Serialize)]
+struct Thread {
+    pid: i32,
+    comm: String,
+    tid: i32,
+    name: String,
+    /// -1 where it doesn't run.
+    oncpu: i32,
+    crashed: bool,
+    pcb: String,
+    registers: BTreeMap<&'static str, String>,
+    backtrace: Vec<Frame>,
+}
+
+#[derive(Serialize)]
+struct Frame {
+    pc: String,
+    function: String,
+    offset: u64,
+}
+
+fn thread(t: &vmcask_synth::Thread) -> Thread {
+    Thread {
+        pid: t.pid,
+        comm: t.comm.clone(),
+        tid: t.tid,
+        name: t.name.clone(),
+        oncpu: t.oncpu,
+        crashed: t.crashed,
+        pcb: hex(t.pcb),
+        registers: t.registers.iter().map(|&(name, n)| (name, hex(n))).collect(),
+        backtrace: t
+            .backtrace
+            .iter()
+            .map(|f| Frame { pc: hex(f.pc), function: f.function.clone(), offset: f.offset })
+            .collect(),
+    }
 }
 
 #[derive(Serialize)]
@@ -70,7 +113,9 @@ pub fn print(dump: &SynthDump) -> Result<()> {
             })
             .collect(),
         unmapped_virtual_addresses: truth.unmapped.iter().map(|&va| hex(va)).collect(),
+        broken_virtual_addresses: truth.broken.iter().map(|&va| hex(va)).collect(),
         absent_physical_addresses: truth.absent.iter().map(|&pa| hex(pa)).collect(),
+        threads: truth.threads.iter().map(thread).collect(),
         msgbuf: truth.msgbuf,
     };
     let mut out = io::stdout().lock();

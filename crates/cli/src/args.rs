@@ -57,6 +57,15 @@ pub enum Command {
                             vmcask read vmcore.0.cask --pa 0x1000 4K --raw > page")]
     Read(ReadArgs),
 
+    /// List processes and threads
+    #[command(after_help = "Example: vmcask ps vmcore.0 --kernel /boot/kernel/kernel")]
+    Ps(PsArgs),
+
+    /// Show registers and backtraces: of the crashed thread, of one, or of all
+    #[command(after_help = "Examples:\n  vmcask bt vmcore.0.cask --kernel kernel\n  \
+                            vmcask bt vmcore.0 --kernel kernel --all --json")]
+    Bt(BtArgs),
+
     /// Make a synthetic dump
     #[command(after_help = "Example: vmcask gen vmcore.0 --ram 64GiB --dump 2GiB --seed 1")]
     Gen(GenArgs),
@@ -247,6 +256,46 @@ impl ReadArgs {
 
 fn usage(what: &str) -> ! {
     Cli::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
+}
+
+#[derive(Args)]
+pub struct PsArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    /// The image of the kernel that was running
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BtArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    /// The image of the kernel that was running
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+
+    /// The thread with this number instead of the crashed one
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    pub tid: Option<i32>,
+
+    /// All threads
+    #[arg(long)]
+    pub all: bool,
+
+    /// Threads to use (default: one a core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

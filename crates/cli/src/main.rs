@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(&args, quiet),
         Command::Pages(args) => cmd::pages::run(&args),
         Command::Read(args) => cmd::read::run(&args),
+        Command::Ps(args) => cmd::ps::run(&args),
+        Command::Bt(args) => cmd::bt::run(&args),
         Command::Gen(args) => cmd::generate::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),
     };

@@ -1,5 +1,6 @@
 //! A dump and its kernel image together.
 
+use vmcask_dump::kernel::Symbol;
 use vmcask_dump::{KernelImage, VirtAddr, VirtMem};
 
 use crate::error::{Error, Result};
@@ -53,6 +54,15 @@ impl<'a> Kernel<'a> {
     /// The kernel's `int` called `symbol`, from the dump.
     pub fn int(&self, symbol: &'static str) -> Result<i32> {
         Ok(self.memory().i32(self.symbol(symbol)?)?)
+    }
+
+    /// The function that holds `va`, and the bytes from its start. A return
+    /// address lies behind its call, which may be a function's last
+    /// instruction (`panic` doesn't return): the byte before decides then.
+    pub fn function(&self, va: VirtAddr, is_return: bool) -> Option<(&'a Symbol, u64)> {
+        let back = u64::from(is_return);
+        let (symbol, offset) = self.image.function(VirtAddr(va.0.checked_sub(back)?))?;
+        Some((symbol, offset + back))
     }
 
     /// All threads of all processes; see [`threads`].

@@ -105,22 +105,34 @@ pub struct ThreadList {
 
 pub(crate) fn list(kernel: &Kernel<'_>) -> Result<ThreadList> {
     let memory = kernel.memory();
-    let allproc = kernel.symbol("allproc")?;
-    let mut walk = Walk {
-        memory: &memory,
-        offsets: Offsets::read(kernel.image(), &memory)?,
-        pcbs: Pcbs::new(kernel, &memory),
-        threads: Vec::new(),
-        seen_threads: HashSet::new(),
-        losses: Losses::default(),
-    };
-    let processes = walk.processes(allproc);
-    let Walk { mut threads, mut losses, pcbs, .. } = walk;
+    let pcbs = Pcbs::new(kernel, &memory);
+    let mut losses = Losses::default();
+    let mut threads = Vec::new();
+    let mut processes = 0;
+    let lists = kernel
+        .symbol("allproc")
+        .and_then(|allproc| Ok((allproc, Offsets::read(kernel.image(), &memory)?)));
+    match lists {
+        Ok((allproc, offsets)) => {
+            let mut walk = Walk {
+                memory: &memory,
+                offsets,
+                pcbs: &pcbs,
+                threads,
+                seen_threads: HashSet::new(),
+                losses,
+            };
+            processes = walk.processes(allproc);
+            (threads, losses) = (walk.threads, walk.losses);
+        }
+        // The crashed thread's registers were saved apart: they need no list.
+        Err(e) if matches!(pcbs.dumptid, Ok(1..)) => losses.add("processes and threads", e),
+        Err(e) => return Err(e),
+    }
     match pcbs.dumptid {
         Err(ref e) => losses.add("which thread crashed", e),
         Ok(0) => {}
         Ok(tid) if !threads.iter().any(|t| t.crashed) => {
-            // Its registers were saved apart: they need no list.
             losses.add(
                 format!("name and process of the crashed thread {tid}"),
                 "it is in no list that could be walked",
@@ -147,7 +159,7 @@ pub(crate) fn list(kernel: &Kernel<'_>) -> Result<ThreadList> {
 struct Walk<'a> {
     memory: &'a Memory<'a>,
     offsets: Offsets,
-    pcbs: Pcbs,
+    pcbs: &'a Pcbs,
     threads: Vec<Thread>,
     seen_threads: HashSet<VirtAddr>,
     losses: Losses,
@@ -243,13 +255,12 @@ impl<'a> Walk<'a> {
         let crashed = tid.is_some() && self.pcbs.dumptid.as_ref().ok() == tid.as_ref();
         // 16 bits hold any CPU number; what isn't one is not believed.
         let cpu = oncpu.filter(|&n| n != NOCPU);
-        let cpu = match cpu.map(u16::try_from).transpose() {
-            Ok(cpu) => cpu.map(u32::from),
-            Err(_) => {
-                let found = cpu.unwrap_or_default();
-                self.losses.add(format!("td_oncpu of {what}"), format!("{found} is no CPU"));
-                None
-            }
+        let cpu = if let Ok(cpu) = cpu.map(u16::try_from).transpose() {
+            cpu.map(u32::from)
+        } else {
+            let found = cpu.unwrap_or_default();
+            self.losses.add(format!("td_oncpu of {what}"), format!("{found} is no CPU"));
+            None
         };
         let pcb = if crashed {
             self.pcbs.dumppcb

@@ -1,10 +1,13 @@
 //! One file a subcommand.
 
+pub mod bt;
 pub mod convert;
 pub mod demo;
 pub mod generate;
 pub mod info;
+mod kernel;
 pub mod pages;
+pub mod ps;
 pub mod read;
 pub mod verify;
 

@@ -1,0 +1,163 @@
+//! What the commands that ask a kernel image share: opening it beside the
+//! dump, threads as JSON, telling losses.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use vmcask_convert::{Dump, Input};
+use vmcask_dump::source::FileSource;
+use vmcask_dump::{KernelImage, ReadAt, VirtAddr, VirtMem};
+use vmcask_inspect::{Backtrace, Kernel, Losses, Thread};
+
+use crate::{Outcome, warn};
+
+/// The dump's kernel memory.
+pub fn virt(input: &Input) -> Result<&dyn VirtMem> {
+    match &input.dump {
+        Dump::Minidump(d) => Ok(d),
+    }
+}
+
+/// Opens a kernel image.
+pub fn open_image(path: &Path) -> Result<KernelImage> {
+    let name = || path.display().to_string();
+    let file: Arc<dyn ReadAt> = Arc::new(FileSource::open(path).with_context(name)?);
+    KernelImage::open(&file).with_context(name)
+}
+
+/// An address in hex, as many digits as the machine's addresses have.
+pub fn address(kernel: &Kernel<'_>, va: u64) -> String {
+    let digits = kernel.machine().pointer_bytes() * 2;
+    format!("{va:#0width$x}", width = digits + 2)
+}
+
+/// A thread in `ps --json`, `bt --json` and `triage --json`.
+#[derive(Serialize)]
+pub struct ThreadJson {
+    name: String,
+    pid: Option<i32>,
+    tid: Option<i32>,
+    comm: String,
+    thread_name: String,
+    cpu: Option<u32>,
+    state: &'static str,
+    crashed: bool,
+    proc_address: Option<String>,
+    thread_address: Option<String>,
+}
+
+impl ThreadJson {
+    pub fn new(kernel: &Kernel<'_>, thread: &Thread) -> Self {
+        let hex = |va: Option<VirtAddr>| va.map(|va| address(kernel, va.0));
+        Self {
+            name: thread.name(),
+            pid: thread.pid,
+            tid: thread.tid,
+            comm: thread.comm.clone(),
+            thread_name: thread.td_name.clone(),
+            cpu: thread.cpu,
+            state: thread.state(),
+            crashed: thread.crashed,
+            proc_address: hex(thread.process),
+            thread_address: hex(thread.address),
+        }
+    }
+}
+
+/// A thread with its backtrace.
+#[derive(Serialize)]
+pub struct TraceJson {
+    #[serde(flatten)]
+    thread: ThreadJson,
+    registers: Option<serde_json::Map<String, serde_json::Value>>,
+    frames: Vec<FrameJson>,
+    end: String,
+    whole: bool,
+}
+
+#[derive(Serialize)]
+struct FrameJson {
+    address: String,
+    frame_pointer: String,
+    symbol: Option<String>,
+    offset_bytes: Option<u64>,
+}
+
+impl TraceJson {
+    pub fn new(kernel: &Kernel<'_>, thread: &Thread, trace: &Backtrace) -> Self {
+        let register = |&(name, value): &(&str, u64)| (name.into(), address(kernel, value).into());
+        let frames = trace.frames.iter().enumerate().map(|(i, frame)| {
+            let symbol = kernel.function(frame.address, i > 0);
+            FrameJson {
+                address: address(kernel, frame.address.0),
+                frame_pointer: address(kernel, frame.fp.0),
+                symbol: symbol.map(|s| s.0.name.to_string()),
+                offset_bytes: symbol.map(|s| s.1),
+            }
+        });
+        Self {
+            thread: ThreadJson::new(kernel, thread),
+            registers: trace.registers.as_ref().map(|r| r.values.iter().map(register).collect()),
+            frames: frames.collect(),
+            end: trace.end.to_string(),
+            whole: trace.end.is_whole(),
+        }
+    }
+}
+
+/// What an answer lacks, in JSON.
+#[derive(Serialize)]
+pub struct LossJson {
+    what: String,
+    reason: String,
+}
+
+pub fn losses_json(losses: &Losses) -> Vec<LossJson> {
+    let json =
+        |l: &vmcask_inspect::Loss| LossJson { what: l.what.clone(), reason: l.reason.clone() };
+    losses.list().iter().map(json).collect()
+}
+
+/// Names each loss, the first ones at least, and says how the command ends.
+pub fn tell_losses(file: &Path, losses: &Losses) -> Outcome {
+    const SHOWN: usize = 20;
+    for loss in losses.list().iter().take(SHOWN) {
+        warn(file, format!("missing: {loss}"));
+    }
+    let rest = losses.list().len().saturating_sub(SHOWN) as u64 + losses.more();
+    if rest > 0 {
+        warn(file, format!("missing: {rest} more (--json lists the first thousand)"));
+    }
+    if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete }
+}
+
+/// A thread's backtrace as lines.
+pub fn trace_text(kernel: &Kernel<'_>, thread: &Thread, trace: &Backtrace) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    let tid = thread.tid.map_or_else(|| "?".into(), |tid| tid.to_string());
+    let _ = writeln!(out, "{}, tid {tid}", thread.name());
+    if let Some(registers) = &trace.registers {
+        for row in registers.values.chunks(3) {
+            for (name, value) in row {
+                let _ = write!(out, "  {name:>3} {}", address(kernel, *value));
+            }
+            out.push('\n');
+        }
+    }
+    for (i, frame) in trace.frames.iter().enumerate() {
+        let _ = write!(out, "  #{i:<3} {}", address(kernel, frame.address.0));
+        if let Some((symbol, offset)) = kernel.function(frame.address, i > 0) {
+            let _ = write!(
+                out,
+                "  {}+{offset:#x}",
+                vmcask_inspect::text::printable(symbol.name.as_bytes())
+            );
+        }
+        out.push('\n');
+    }
+    let _ = writeln!(out, "  end: {}", trace.end);
+    out
+}

@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         Command::Read(args) => cmd::read::run(&args),
         Command::Ps(args) => cmd::ps::run(&args),
         Command::Bt(args) => cmd::bt::run(&args),
+        Command::Dmesg(args) => cmd::dmesg::run(&args, quiet),
+        Command::Triage(args) => cmd::triage::run(&args),
         Command::Gen(args) => cmd::generate::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),
     };

@@ -50,6 +50,7 @@ pub struct KernelImage {
     is_64: bool,
     is_little_endian: bool,
     build_id: Option<Vec<u8>>,
+    build_id_note: Option<VirtAddr>,
 }
 
 impl std::fmt::Debug for KernelImage {
@@ -121,6 +122,9 @@ impl KernelImage {
             is_64: file.is_64(),
             is_little_endian: file.is_little_endian(),
             build_id: file.build_id().ok().flatten().map(<[u8]>::to_vec),
+            build_id_note: file
+                .section_by_name(".note.gnu.build-id")
+                .map(|section| VirtAddr(section.address())),
         })
     }
 
@@ -199,6 +203,11 @@ impl KernelImage {
     /// The GNU build-id, where it has one.
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()
+    }
+
+    /// Where the running kernel has the ELF note that holds its build-id.
+    pub fn build_id_note(&self) -> Option<VirtAddr> {
+        self.build_id_note
     }
 }
 

@@ -157,6 +157,10 @@ fn frames(memory: &Memory<'_>, pc: VirtAddr, fp: VirtAddr) -> (Vec<Frame>, End) 
         }
         let next = VirtAddr(machine.int(&bytes[..width]));
         let address = machine.return_address(machine.int(&bytes[width..]));
+        // A dump of which only some pages were kept reads as zeros elsewhere.
+        if next.0 == 0 && address.0 == 0 && page_is_zero(memory, record) {
+            return (frames, End::Unreadable(format!("the page of {record} is all zeros")));
+        }
         // A frame without frame pointer of its own is the thread's start.
         if next.0 <= 1 {
             return (frames, End::Start);
@@ -179,4 +183,11 @@ fn frames(memory: &Memory<'_>, pc: VirtAddr, fp: VirtAddr) -> (Vec<Frame>, End) 
         last = Some(at.0);
         at = next;
     }
+}
+
+/// A stack's first frame has other frames in its page.
+fn page_is_zero(memory: &Memory<'_>, at: VirtAddr) -> bool {
+    let mut page = [0; 4096];
+    let start = VirtAddr(at.0 & !4095);
+    memory.read(start, &mut page).is_ok() && page.iter().all(|&b| b == 0)
 }

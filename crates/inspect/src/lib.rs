@@ -26,20 +26,25 @@
 #![forbid(unsafe_code)]
 
 pub mod backtrace;
+pub mod check;
 pub mod error;
 mod kernel;
 mod machine;
 mod memory;
+pub mod msgbuf;
 mod offsets;
 pub mod registers;
 pub mod text;
 pub mod threads;
+pub mod triage;
 
 pub use backtrace::{Backtrace, Frame};
+pub use check::ImageCheck;
 pub use error::{Error, Loss, Losses, Result};
 pub use kernel::Kernel;
 pub use machine::Machine;
 pub use memory::Memory;
+pub use msgbuf::MessageBuffer;
 pub use offsets::Offsets;
 pub use registers::Registers;
 pub use threads::{Thread, ThreadList};

@@ -6,10 +6,12 @@ use std::num::NonZero;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vmcask_convert::input;
-use vmcask_inspect::{Kernel, Losses, Thread, backtrace};
+use vmcask_inspect::{Losses, Thread, backtrace};
 
-use super::kernel::{LossJson, TraceJson, losses_json, open_image, tell_losses, trace_text, virt};
-use super::print_warnings;
+use super::kernel::{
+    LossJson, TraceJson, check_image, kernel_of, losses_json, tell_losses, trace_text,
+};
+use super::{print_warnings, require_kernel};
 use crate::Outcome;
 use crate::args::{self, BtArgs};
 
@@ -25,11 +27,12 @@ struct Bt {
 }
 
 pub fn run(args: &BtArgs) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let mut input = input::open(&args.file)?;
     print_warnings(&input);
-    let image = open_image(&args.kernel)?;
+    let image = require_kernel(&mut input, &args.kernel)?;
     let context = || args.file.display().to_string();
-    let kernel = Kernel::new(virt(&input)?, &image).with_context(context)?;
+    let kernel = kernel_of(&input, &image)?;
+    check_image(&input, &kernel);
     let list = kernel.threads().with_context(context)?;
     let threads: Vec<Thread> = list.threads.iter().filter(|t| wanted(args, t)).cloned().collect();
     if threads.is_empty() {

@@ -1,30 +1,68 @@
-//! What the commands that ask a kernel image share: opening it beside the
-//! dump, threads as JSON, telling losses.
+//! What the commands that ask a kernel image share: messages, threads as
+//! JSON, telling losses.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vmcask_convert::{Dump, Input};
-use vmcask_dump::source::FileSource;
-use vmcask_dump::{KernelImage, ReadAt, VirtAddr, VirtMem};
-use vmcask_inspect::{Backtrace, Kernel, Losses, Thread};
+use vmcask_dump::{KernelImage, VirtAddr};
+use vmcask_inspect::{Backtrace, ImageCheck, Kernel, Losses, Memory, MessageBuffer, Thread, check};
 
 use crate::{Outcome, warn};
 
-/// The dump's kernel memory.
-pub fn virt(input: &Input) -> Result<&dyn VirtMem> {
-    match &input.dump {
-        Dump::Minidump(d) => Ok(d),
+/// The dump and its kernel image together.
+pub fn kernel_of<'a>(input: &'a Input, image: &'a KernelImage) -> Result<Kernel<'a>> {
+    Kernel::new(input.dump.virt(), image).with_context(|| input.path.display().to_string())
+}
+
+/// The copy of the message buffer that a minidump has apart from memory.
+pub fn ring(input: &Input) -> Result<Option<Vec<u8>>> {
+    // Cores made of a minidump carry it in their note.
+    let minidump = match &input.dump {
+        Dump::Minidump(d) => Some(&**d),
+        Dump::Elf(c) => c.note().and_then(|note| note.minidump.as_ref()),
+    };
+    let ring = minidump.map(vmcask_dump::Minidump::msgbuf).transpose();
+    ring.with_context(|| input.path.display().to_string())
+}
+
+/// The kernel's messages: in exact order where the image and the dump's
+/// memory allow, else as the ring alone tells. With the first comes a remark
+/// where it was tried in vain.
+pub fn messages(
+    input: &Input,
+    kernel: Option<(&Kernel<'_>, &Memory<'_>)>,
+) -> Result<(MessageBuffer, Option<String>)> {
+    let ring = ring(input)?;
+    let tried = kernel.map(|(k, m)| MessageBuffer::from_kernel(k, m, ring.as_deref()));
+    match (tried, &ring) {
+        (Some(Ok(messages)), _) => Ok((messages, None)),
+        (Some(Err(e)), Some(ring)) => Ok((MessageBuffer::from_ring(ring), Some(e.to_string()))),
+        (Some(Err(e)), None) => Err(e).with_context(|| input.path.display().to_string()),
+        (None, Some(ring)) => Ok((MessageBuffer::from_ring(ring), None)),
+        (None, None) => bail!(
+            "{}: this dump has no copy of the message buffer; --kernel finds it in memory",
+            input.path.display()
+        ),
     }
 }
 
-/// Opens a kernel image.
-pub fn open_image(path: &Path) -> Result<KernelImage> {
-    let name = || path.display().to_string();
-    let file: Arc<dyn ReadAt> = Arc::new(FileSource::open(path).with_context(name)?);
-    KernelImage::open(&file).with_context(name)
+/// A kernel image of another kernel gives answers that mean nothing.
+pub fn warn_of_other_kernel(file: &Path, check: &ImageCheck) {
+    if matches!(check, ImageCheck::Differs { .. }) {
+        warn(file, check);
+    }
+}
+
+/// Compares image and dump, with the messages' help where the memory doesn't
+/// tell, and warns.
+pub fn check_image(input: &Input, kernel: &Kernel<'_>) -> ImageCheck {
+    let memory = kernel.memory();
+    let messages = messages(input, None).ok().map(|m| m.0);
+    let check = check::image(kernel, &memory, messages.as_ref());
+    warn_of_other_kernel(&input.path, &check);
+    check
 }
 
 /// An address in hex, as many digits as the machine's addresses have.

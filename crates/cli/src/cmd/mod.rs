@@ -3,12 +3,14 @@
 pub mod bt;
 pub mod convert;
 pub mod demo;
+pub mod dmesg;
 pub mod generate;
 pub mod info;
 mod kernel;
 pub mod pages;
 pub mod ps;
 pub mod read;
+pub mod triage;
 pub mod verify;
 
 use std::path::Path;
@@ -40,4 +42,9 @@ fn use_kernel(input: &mut Input, path: Option<&Path>) -> Result<Option<KernelIma
         input.dump.use_kernel(&kernel).with_context(|| path.display().to_string())?;
     }
     Ok(Some(kernel))
+}
+
+/// [`use_kernel`] for commands that can't do without.
+fn require_kernel(input: &mut Input, path: &Path) -> Result<KernelImage> {
+    use_kernel(input, Some(path))?.context("--kernel is needed")
 }

@@ -5,10 +5,9 @@ use std::io::{self, BufWriter, Write};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use vmcask_convert::input;
-use vmcask_inspect::Kernel;
 
-use super::kernel::{LossJson, ThreadJson, losses_json, open_image, tell_losses, virt};
-use super::print_warnings;
+use super::kernel::{LossJson, ThreadJson, check_image, kernel_of, losses_json, tell_losses};
+use super::{print_warnings, require_kernel};
 use crate::Outcome;
 use crate::args::PsArgs;
 
@@ -25,11 +24,11 @@ struct Ps {
 }
 
 pub fn run(args: &PsArgs) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let mut input = input::open(&args.file)?;
     print_warnings(&input);
-    let image = open_image(&args.kernel)?;
-    let kernel =
-        Kernel::new(virt(&input)?, &image).with_context(|| args.file.display().to_string())?;
+    let image = require_kernel(&mut input, &args.kernel)?;
+    let kernel = kernel_of(&input, &image)?;
+    check_image(&input, &kernel);
     let list = kernel.threads().with_context(|| args.file.display().to_string())?;
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {

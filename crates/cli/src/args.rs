@@ -225,7 +225,7 @@ pub struct ReadArgs {
     pub pa: Option<u64>,
 
     /// The address of this symbol of the kernel image
-    #[arg(long, value_name = "NAME", requires = "kernel")]
+    #[arg(long, value_name = "NAME", requires = "path")]
     pub symbol: Option<String>,
 
     /// How many bytes

@@ -53,6 +53,7 @@ struct Triage {
 }
 
 #[derive(Clone, Copy, Serialize)]
+#[allow(clippy::struct_field_names)] // units are in JSON keys
 struct MemoryJson {
     promised_bytes: u64,
     present_bytes: u64,

@@ -62,9 +62,12 @@ fn main() -> ExitCode {
 
 /// Whoever reads our standard output has read enough: `vmcask ... | head`.
 fn broken_pipe(e: &anyhow::Error) -> bool {
-    e.chain()
-        .filter_map(|e| e.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == ErrorKind::BrokenPipe)
+    e.chain().any(|e| {
+        let kind = e.downcast_ref::<io::Error>().map(io::Error::kind);
+        // JSON is written by serde_json, which hides what the writer said.
+        let json = || e.downcast_ref::<serde_json::Error>()?.io_error_kind();
+        kind.or_else(json) == Some(ErrorKind::BrokenPipe)
+    })
 }
 
 /// A remark that doesn't stop the work.

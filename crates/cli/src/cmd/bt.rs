@@ -9,9 +9,9 @@ use vmcask_convert::input;
 use vmcask_inspect::{Losses, Thread, backtrace};
 
 use super::kernel::{
-    LossJson, TraceJson, check_image, kernel_of, losses_json, tell_losses, trace_text,
+    LossJson, TraceJson, check_image, kernel_of, losses_json, open_image, tell_losses, trace_text,
 };
-use super::{print_warnings, require_kernel};
+use super::print_warnings;
 use crate::Outcome;
 use crate::args::{self, BtArgs};
 
@@ -29,7 +29,7 @@ struct Bt {
 pub fn run(args: &BtArgs) -> Result<Outcome> {
     let mut input = input::open(&args.file)?;
     print_warnings(&input);
-    let image = require_kernel(&mut input, &args.kernel)?;
+    let image = open_image(&mut input, &args.kernel)?;
     let context = || args.file.display().to_string();
     let kernel = kernel_of(&input, &image)?;
     check_image(&input, &kernel);

@@ -9,8 +9,10 @@ use vmcask_inspect::Kernel;
 use vmcask_inspect::msgbuf::{Line, Order};
 use vmcask_inspect::text::printable;
 
-use super::kernel::{LossJson, check_image, kernel_of, losses_json, messages, tell_losses};
-use super::{print_warnings, use_kernel};
+use super::kernel::{
+    LossJson, check_image, kernel_of, losses_json, messages, open_image, tell_losses,
+};
+use super::print_warnings;
 use crate::args::DmesgArgs;
 use crate::{Outcome, warn};
 
@@ -50,7 +52,7 @@ pub fn order_name(order: Order) -> &'static str {
 pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
     let mut input = input::open(&args.file)?;
     print_warnings(&input);
-    let image = use_kernel(&mut input, args.kernel.as_deref())?;
+    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
     let kernel = image.as_ref().map(|image| kernel_of(&input, image)).transpose()?;
     if let Some(kernel) = &kernel {
         check_image(&input, kernel);

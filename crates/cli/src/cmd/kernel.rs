@@ -2,14 +2,33 @@
 //! JSON, telling losses.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vmcask_convert::{Dump, Input};
-use vmcask_dump::{KernelImage, VirtAddr};
+use vmcask_dump::source::FileSource;
+use vmcask_dump::{KernelImage, ReadAt, VirtAddr};
 use vmcask_inspect::{Backtrace, ImageCheck, Kernel, Losses, Memory, MessageBuffer, Thread, check};
 
 use crate::{Outcome, warn};
+
+/// Opens the kernel image and tells the dump. A core whose page tables aren't
+/// where the image says may still be read: by its note, by its program
+/// headers, by tables that map themselves. That is tried, with a warning.
+pub fn open_image(input: &mut Input, path: &Path) -> Result<KernelImage> {
+    let name = || path.display().to_string();
+    let file: Arc<dyn ReadAt> = Arc::new(FileSource::open(path).with_context(name)?);
+    let image = KernelImage::open(&file).with_context(name)?;
+    let needs_tables = match &input.dump {
+        Dump::Minidump(_) => false,
+        Dump::Elf(c) => c.note().is_none_or(|note| note.minidump.is_none()),
+    };
+    if needs_tables && let Err(e) = input.dump.use_kernel(&image) {
+        warn(path, e);
+    }
+    Ok(image)
+}
 
 /// The dump and its kernel image together.
 pub fn kernel_of<'a>(input: &'a Input, image: &'a KernelImage) -> Result<Kernel<'a>> {

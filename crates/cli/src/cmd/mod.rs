@@ -43,8 +43,3 @@ fn use_kernel(input: &mut Input, path: Option<&Path>) -> Result<Option<KernelIma
     }
     Ok(Some(kernel))
 }
-
-/// [`use_kernel`] for commands that can't do without.
-fn require_kernel(input: &mut Input, path: &Path) -> Result<KernelImage> {
-    use_kernel(input, Some(path))?.context("--kernel is needed")
-}

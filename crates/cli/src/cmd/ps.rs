@@ -6,8 +6,10 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use vmcask_convert::input;
 
-use super::kernel::{LossJson, ThreadJson, check_image, kernel_of, losses_json, tell_losses};
-use super::{print_warnings, require_kernel};
+use super::kernel::{
+    LossJson, ThreadJson, check_image, kernel_of, losses_json, open_image, tell_losses,
+};
+use super::print_warnings;
 use crate::Outcome;
 use crate::args::PsArgs;
 
@@ -26,7 +28,7 @@ struct Ps {
 pub fn run(args: &PsArgs) -> Result<Outcome> {
     let mut input = input::open(&args.file)?;
     print_warnings(&input);
-    let image = require_kernel(&mut input, &args.kernel)?;
+    let image = open_image(&mut input, &args.kernel)?;
     let kernel = kernel_of(&input, &image)?;
     check_image(&input, &kernel);
     let list = kernel.threads().with_context(|| args.file.display().to_string())?;

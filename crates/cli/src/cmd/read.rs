@@ -7,8 +7,8 @@ use vmcask_convert::{Dump, Input, input};
 use vmcask_dump::{Error, PhysAddr, VirtAddr};
 use vmcask_inspect::{Kernel, check};
 
-use super::kernel::warn_of_other_kernel;
-use super::{print_warnings, use_kernel};
+use super::kernel::{open_image, warn_of_other_kernel};
+use super::print_warnings;
 use crate::args::ReadArgs;
 use crate::{Outcome, hexdump, interrupt};
 
@@ -37,7 +37,7 @@ pub fn run(args: &ReadArgs) -> Result<Outcome> {
     let (file, len) = args.file_and_length();
     let mut input = input::open(&file)?;
     print_warnings(&input);
-    let image = use_kernel(&mut input, args.kernel.as_deref())?;
+    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
     let context = || file.display().to_string();
     let mut default_len = DEFAULT_LEN;
     let (addr, physical) = match (args.va, args.pa, &args.symbol, &image) {

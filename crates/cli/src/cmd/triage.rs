@@ -13,9 +13,10 @@ use vmcask_inspect::{
 
 use super::dmesg::{LineJson, order_name};
 use super::kernel::{
-    LossJson, TraceJson, kernel_of, losses_json, messages, trace_text, warn_of_other_kernel,
+    LossJson, TraceJson, kernel_of, losses_json, messages, open_image, trace_text,
+    warn_of_other_kernel,
 };
-use super::{print_warnings, use_kernel};
+use super::print_warnings;
 use crate::Outcome;
 use crate::args::TriageArgs;
 use crate::size::human;
@@ -79,7 +80,7 @@ pub fn run(args: &TriageArgs) -> Result<Outcome> {
     if !args.json {
         print_warnings(&input);
     }
-    let image = use_kernel(&mut input, args.kernel.as_deref())?;
+    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
     let kernel = image.as_ref().map(|image| kernel_of(&input, image)).transpose()?;
     let found = find(&input, kernel.as_ref());
     let mut out = BufWriter::new(io::stdout().lock());

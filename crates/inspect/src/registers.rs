@@ -40,10 +40,10 @@ const ARM64: &[&str] =
 const ARM64_FULL: &[&str] = &[
     "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14",
     "x15", "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27",
-    "x28", "fp", "lr", "_", "sp",
+    "x28", "x29", "x30", "_", "sp",
 ];
 const RISCV: &[&str] = &[
-    "ra", "sp", "gp", "tp", "fp", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10",
+    "ra", "sp", "gp", "tp", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10",
     "s11",
 ];
 
@@ -73,6 +73,17 @@ impl Registers {
     /// A register by name.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.values.iter().find(|v| v.0 == name).map(|v| v.1)
+    }
+
+    /// Other names of the same registers, as debuggers have them.
+    pub fn aliases(&self) -> Vec<(&'static str, u64)> {
+        let alias = |(alias, name)| Some((alias, self.get(name)?));
+        let mut out: Vec<_> =
+            [("fp", "x29"), ("lr", "x30"), ("fp", "s0")].into_iter().filter_map(alias).collect();
+        if !out.is_empty() {
+            out.push(("pc", self.pc.0));
+        }
+        out
     }
 
     /// Whether these look like what a kernel thread leaves.
@@ -128,8 +139,8 @@ impl PcbLayout {
         match self {
             Self::Amd64 => ["rip", "rbp", "rsp"],
             Self::I386 => ["eip", "ebp", "esp"],
-            Self::Arm64Full | Self::Arm64 => ["lr", "fp", "sp"],
-            Self::Riscv => ["ra", "fp", "sp"],
+            Self::Arm64Full | Self::Arm64 => ["x30", "x29", "sp"],
+            Self::Riscv => ["ra", "s0", "sp"],
             Self::Unknown => ["", "", ""],
         }
     }

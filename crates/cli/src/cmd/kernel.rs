@@ -156,7 +156,10 @@ impl TraceJson {
         });
         Self {
             thread: ThreadJson::new(kernel, thread),
-            registers: trace.registers.as_ref().map(|r| r.values.iter().map(register).collect()),
+            registers: trace
+                .registers
+                .as_ref()
+                .map(|r| r.values.iter().chain(&r.aliases()).map(register).collect()),
             frames: frames.collect(),
             end: trace.end.to_string(),
             whole: trace.end.is_whole(),

@@ -54,8 +54,28 @@ pub enum Command {
 
     /// Read memory out of a dump or an archive
     #[command(after_help = "Examples:\n  vmcask read vmcore.0 --va 0xffffffff81cd4c0c 4\n  \
+                            vmcask read vmcore.0 --symbol hz --kernel kernel\n  \
                             vmcask read vmcore.0.cask --pa 0x1000 4K --raw > page")]
     Read(ReadArgs),
+
+    /// List processes and threads
+    #[command(after_help = "Example: vmcask ps vmcore.0 --kernel /boot/kernel/kernel")]
+    Ps(PsArgs),
+
+    /// Show registers and backtraces: of the crashed thread, of one, or of all
+    #[command(after_help = "Examples:\n  vmcask bt vmcore.0.cask --kernel kernel\n  \
+                            vmcask bt vmcore.0 --kernel kernel --all --json")]
+    Bt(BtArgs),
+
+    /// Print the kernel's messages
+    #[command(after_help = "Examples:\n  vmcask dmesg vmcore.0\n  \
+                            vmcask dmesg vmcore.0.cask --kernel /boot/kernel/kernel")]
+    Dmesg(DmesgArgs),
+
+    /// Tell the first facts of a crash on one page
+    #[command(after_help = "Examples:\n  vmcask triage vmcore.0 --kernel /boot/kernel/kernel\n  \
+                            vmcask triage vmcore.0.cask --json")]
+    Triage(TriageArgs),
 
     /// Make a synthetic dump
     #[command(after_help = "Example: vmcask gen vmcore.0 --ram 64GiB --dump 2GiB --seed 1")]
@@ -82,7 +102,7 @@ pub struct InfoArgs {
 /// The kernel image, where a command may need it.
 #[derive(Args, Clone)]
 pub struct KernelArg {
-    /// The kernel's image: where an ELF core's page tables are
+    /// The image of the kernel that was running: its symbols, and where page tables are
     #[arg(long = "kernel", value_name = "FILE")]
     path: Option<PathBuf>,
 }
@@ -189,7 +209,7 @@ pub struct VerifyArgs {
 
 #[derive(Args)]
 pub struct ReadArgs {
-    /// The dump or archive, and how many bytes to read (default: 256)
+    /// The dump or archive, and how many bytes to read (default: the symbol's size, or 256)
     ///
     /// The order doesn't matter: `FILE --va ADDR LEN` and `--va ADDR LEN FILE` are the same.
     #[arg(value_names = ["FILE", "LEN"], num_args = 1..=2, required = true)]
@@ -197,12 +217,16 @@ pub struct ReadArgs {
 
     /// Kernel virtual address
     #[arg(long, value_name = "ADDR", value_parser = size::number,
-          required_unless_present = "pa", conflicts_with = "pa")]
+          required_unless_present_any = ["pa", "symbol"], conflicts_with_all = ["pa", "symbol"])]
     pub va: Option<u64>,
 
     /// Physical address
-    #[arg(long, value_name = "ADDR", value_parser = size::number)]
+    #[arg(long, value_name = "ADDR", value_parser = size::number, conflicts_with = "symbol")]
     pub pa: Option<u64>,
+
+    /// The address of this symbol of the kernel image
+    #[arg(long, value_name = "NAME", requires = "path")]
+    pub symbol: Option<String>,
 
     /// How many bytes
     #[arg(short = 'n', long, alias = "len", value_name = "LEN", value_parser = size::number)]
@@ -216,13 +240,10 @@ pub struct ReadArgs {
     pub raw: bool,
 }
 
-/// Bytes shown where no length is given.
-const DEFAULT_LEN: u64 = 256;
-
 impl ReadArgs {
     /// File and length, in whichever order they came; usage errors end the
     /// process as clap's own do.
-    pub fn file_and_length(&self) -> (PathBuf, u64) {
+    pub fn file_and_length(&self) -> (PathBuf, Option<u64>) {
         let number = |word: &OsString| word.to_str().and_then(|w| size::number(w).ok());
         let (file, length) = match &self.file_and_length[..] {
             [file] => (file, None),
@@ -239,7 +260,7 @@ impl ReadArgs {
         };
         let length = match (length, self.length) {
             (Some(_), Some(_)) => usage("the length is given twice"),
-            (length, option) => length.or(option).unwrap_or(DEFAULT_LEN),
+            (length, option) => length.or(option),
         };
         (file.into(), length)
     }
@@ -247,6 +268,72 @@ impl ReadArgs {
 
 fn usage(what: &str) -> ! {
     Cli::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
+}
+
+#[derive(Args)]
+pub struct PsArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    /// The image of the kernel that was running
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BtArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    /// The image of the kernel that was running
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+
+    /// The thread with this number instead of the crashed one
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    pub tid: Option<i32>,
+
+    /// All threads
+    #[arg(long)]
+    pub all: bool,
+
+    /// Threads to use (default: one a core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct DmesgArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub kernel: KernelArg,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct TriageArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub kernel: KernelArg,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(&args, quiet),
         Command::Pages(args) => cmd::pages::run(&args),
         Command::Read(args) => cmd::read::run(&args),
+        Command::Ps(args) => cmd::ps::run(&args),
+        Command::Bt(args) => cmd::bt::run(&args),
+        Command::Dmesg(args) => cmd::dmesg::run(&args, quiet),
+        Command::Triage(args) => cmd::triage::run(&args),
         Command::Gen(args) => cmd::generate::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),
     };
@@ -58,9 +62,12 @@ fn main() -> ExitCode {
 
 /// Whoever reads our standard output has read enough: `vmcask ... | head`.
 fn broken_pipe(e: &anyhow::Error) -> bool {
-    e.chain()
-        .filter_map(|e| e.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == ErrorKind::BrokenPipe)
+    e.chain().any(|e| {
+        let kind = e.downcast_ref::<io::Error>().map(io::Error::kind);
+        // JSON is written by serde_json, which hides what the writer said.
+        let json = || e.downcast_ref::<serde_json::Error>()?.io_error_kind();
+        kind.or_else(json) == Some(ErrorKind::BrokenPipe)
+    })
 }
 
 /// A remark that doesn't stop the work.

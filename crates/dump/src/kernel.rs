@@ -1,6 +1,7 @@
 //! Kernel images: the ELF file a kernel was loaded from, for its symbols and
 //! its read-only data. Parsed by the `object` crate.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use object::elf;
@@ -25,6 +26,9 @@ pub struct Symbol {
     pub size: u64,
     /// Whether it is a function.
     pub is_function: bool,
+    /// Whether it lies in a section of instructions: functions, and labels of
+    /// assembly that aren't marked as such.
+    pub is_code: bool,
 }
 
 /// Initialised bytes of the image.
@@ -46,6 +50,7 @@ pub struct KernelImage {
     is_64: bool,
     is_little_endian: bool,
     build_id: Option<Vec<u8>>,
+    build_id_note: Option<VirtAddr>,
 }
 
 impl std::fmt::Debug for KernelImage {
@@ -88,6 +93,8 @@ impl KernelImage {
             object::File::Elf64(f) => f.elf_header().e_machine.get(f.endian()),
             _ => return Err(Error::Kernel { what: "it is not ELF".into() }),
         };
+        let code: HashSet<usize> =
+            file.sections().filter(is_code).map(|section| section.index().0).collect();
         let mut symbols: Vec<Symbol> = file
             .symbols()
             .filter(|s| s.is_definition() || s.kind() == SymbolKind::Unknown && s.address() != 0)
@@ -99,6 +106,7 @@ impl KernelImage {
                     addr: VirtAddr(s.address()),
                     size: s.size(),
                     is_function: s.kind() == SymbolKind::Text,
+                    is_code: s.section_index().is_some_and(|i| code.contains(&i.0)),
                 })
             })
             .collect();
@@ -114,6 +122,9 @@ impl KernelImage {
             is_64: file.is_64(),
             is_little_endian: file.is_little_endian(),
             build_id: file.build_id().ok().flatten().map(<[u8]>::to_vec),
+            build_id_note: file
+                .section_by_name(".note.gnu.build-id")
+                .map(|section| VirtAddr(section.address())),
         })
     }
 
@@ -142,6 +153,12 @@ impl KernelImage {
             .find(|s| s.is_function)
             .or_else(|| candidates.clone().find(holds))?;
         Some((best, va.0 - best.addr.0))
+    }
+
+    /// [`Self::nearest`] among instructions alone: what a return address lies
+    /// in. Data before a kernel's text is not what was running.
+    pub fn function(&self, va: VirtAddr) -> Option<(&Symbol, u64)> {
+        self.nearest(va).filter(|(symbol, _)| symbol.is_function || symbol.is_code)
     }
 
     /// Fills `buf` with what the image has at `va`; zeros don't stand for what
@@ -186,6 +203,18 @@ impl KernelImage {
     /// The GNU build-id, where it has one.
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()
+    }
+
+    /// Where the running kernel has the ELF note that holds its build-id.
+    pub fn build_id_note(&self) -> Option<VirtAddr> {
+        self.build_id_note
+    }
+}
+
+fn is_code<'d>(section: &impl ObjectSection<'d>) -> bool {
+    match section.flags() {
+        SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & elf::SHF_EXECINSTR.0 != 0,
+        _ => false,
     }
 }
 

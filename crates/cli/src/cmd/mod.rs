@@ -1,11 +1,16 @@
 //! One file a subcommand.
 
+pub mod bt;
 pub mod convert;
 pub mod demo;
+pub mod dmesg;
 pub mod generate;
 pub mod info;
+mod kernel;
 pub mod pages;
+pub mod ps;
 pub mod read;
+pub mod triage;
 pub mod verify;
 
 use std::path::Path;

@@ -5,13 +5,18 @@ use std::io::{self, BufWriter, Write};
 use anyhow::{Context, Result, bail};
 use vmcask_convert::{Dump, Input, input};
 use vmcask_dump::{Error, PhysAddr, VirtAddr};
+use vmcask_inspect::{Kernel, check};
 
-use super::{print_warnings, use_kernel};
+use super::kernel::{open_image, warn_of_other_kernel};
+use super::print_warnings;
 use crate::args::ReadArgs;
 use crate::{Outcome, hexdump, interrupt};
 
 /// Memory is fetched in pieces of this many bytes, never across a page.
 const PIECE: u64 = 4096;
+
+/// Bytes shown where neither a length nor a symbol's size is given.
+const DEFAULT_LEN: u64 = 256;
 
 /// An address of either kind, with the dump it is read from.
 enum Space<'a> {
@@ -29,20 +34,36 @@ impl Space<'_> {
 }
 
 pub fn run(args: &ReadArgs) -> Result<Outcome> {
-    let (addr, physical) = match (args.va, args.pa) {
-        (Some(va), _) => (va, false),
-        (_, Some(pa)) => (pa, true),
-        (None, None) => bail!("--va or --pa is needed"),
-    };
     let (file, len) = args.file_and_length();
+    let mut input = input::open(&file)?;
+    print_warnings(&input);
+    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
+    let context = || file.display().to_string();
+    let mut default_len = DEFAULT_LEN;
+    let (addr, physical) = match (args.va, args.pa, &args.symbol, &image) {
+        (Some(va), ..) => (va, false),
+        (_, Some(pa), ..) => (pa, true),
+        (_, _, Some(name), Some(image)) => {
+            let Some(symbol) = image.symbol(name) else {
+                bail!("the kernel image has no symbol {name}");
+            };
+            if symbol.size > 0 {
+                default_len = symbol.size;
+            }
+            (symbol.addr.0, false)
+        }
+        _ => bail!("--va, --pa or --symbol is needed"),
+    };
+    let len = len.unwrap_or(default_len);
     // The last byte's address, not the one behind it: the top of the address
     // space can be read.
     if len > 0 && addr.checked_add(len - 1).is_none() {
         bail!("{len} bytes from {addr:#x} run past the end of the address space");
     }
-    let mut input = input::open(&file)?;
-    print_warnings(&input);
-    use_kernel(&mut input, args.kernel.as_deref())?;
+    if let Some(image) = &image {
+        let kernel = Kernel::new(input.dump.virt(), image).with_context(context)?;
+        warn_of_other_kernel(&file, &check::image(&kernel, &kernel.memory(), None));
+    }
     let space = if physical { Space::Phys(&input.dump) } else { Space::Virt(&input.dump) };
     let mut out = BufWriter::new(io::stdout().lock());
     let outcome = if args.raw {

@@ -66,12 +66,12 @@ pub fn gen_dump(dir: &Path, name: &str) -> PathBuf {
 /// A real file of `shared/vmcores` unpacked, or `None` with a remark where it
 /// isn't there or the unpacker isn't.
 pub fn real(dir: &Path, packed: &str, unpacker: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vmcores");
-    let packed_path = root.join(packed);
-    if !packed_path.exists() {
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut paths = folders.map(|folder| folder.join("shared/vmcores").join(packed));
+    let Some(packed_path) = paths.find(|path| path.exists()) else {
         eprintln!("skipped: {packed} is not there");
         return None;
-    }
+    };
     let out = Command::new(unpacker).arg("-dc").arg(&packed_path).output();
     match out {
         Ok(out) if out.status.success() => {

@@ -1,0 +1,88 @@
+//! `vmcask dmesg`: the kernel's messages.
+
+use std::io::{self, BufWriter, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+use vmcask_convert::input;
+use vmcask_inspect::Kernel;
+use vmcask_inspect::msgbuf::{Line, Order};
+use vmcask_inspect::text::printable;
+
+use super::kernel::{
+    LossJson, check_image, kernel_of, losses_json, messages, open_image, tell_losses,
+};
+use super::print_warnings;
+use crate::args::DmesgArgs;
+use crate::{Outcome, warn};
+
+#[derive(Serialize)]
+struct Dmesg {
+    schema: u32,
+    file: String,
+    order: &'static str,
+    wrapped: bool,
+    lines: Vec<LineJson>,
+    losses: Vec<LossJson>,
+}
+
+/// A line of `dmesg --json` and `triage --json`.
+#[derive(Serialize)]
+pub struct LineJson {
+    priority: Option<u32>,
+    text: String,
+}
+
+impl LineJson {
+    pub fn new(line: Line<'_>) -> Self {
+        Self { priority: line.priority, text: printable(line.text) }
+    }
+}
+
+/// How the order is known, for JSON.
+pub fn order_name(order: Order) -> &'static str {
+    match order {
+        Order::Exact => "exact",
+        Order::Gap => "gap",
+        Order::DumpMessage => "dump-message",
+        Order::Unknown => "unknown",
+    }
+}
+
+pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
+    let mut input = input::open(&args.file)?;
+    print_warnings(&input);
+    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
+    let kernel = image.as_ref().map(|image| kernel_of(&input, image)).transpose()?;
+    if let Some(kernel) = &kernel {
+        check_image(&input, kernel);
+    }
+    let memory = kernel.as_ref().map(Kernel::memory);
+    let (messages, in_vain) = messages(&input, kernel.as_ref().zip(memory.as_ref()))?;
+    if let Some(why) = in_vain {
+        warn(&args.file, format!("the order isn't exact: {why}"));
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        let dmesg = Dmesg {
+            schema: 1,
+            file: args.file.display().to_string(),
+            order: order_name(messages.order),
+            wrapped: messages.wrapped,
+            lines: messages.lines().map(LineJson::new).collect(),
+            losses: losses_json(&messages.losses),
+        };
+        serde_json::to_writer_pretty(&mut out, &dmesg)?;
+        writeln!(out)?;
+    } else {
+        if messages.order != Order::Exact && !quiet {
+            let how = messages.order.explain();
+            eprintln!("vmcask: {}: messages in order {how}", args.file.display());
+        }
+        for line in messages.lines() {
+            writeln!(out, "{}", printable(line.text))?;
+        }
+    }
+    out.flush()?;
+    Ok(tell_losses(&args.file, &messages.losses))
+}

@@ -6,6 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a cell.
 pub const CELL_SIZE: usize = 4096;
+/// Frame of zstd 0.8 and later: a data frame.
+pub const DATA_FRAME: u32 = 0xFD2F_B528;
 /// Skippable frame of the head.
 pub const HEAD_FRAME: u32 = 0x184D_2A50;
 /// Skippable frame of the index.
@@ -35,6 +37,12 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const KNOWN_INCOMPATIBLE: u64 = 0;
 /// Compatible feature bit: `zstd -d` gives back the original.
 pub const COMPATIBLE_PLAIN: u64 = 1;
+/// Longest original, in bytes: sums of lengths stay far below 2^64.
+pub const MAX_ORIGINAL_LEN: u64 = 1 << 60;
+/// Most sections that a reader looks at.
+pub const MAX_SECTIONS: u32 = 1024;
+/// Longest metadata and longest `dump_avail` that a reader takes, in bytes.
+pub const MAX_SMALL_SECTION: u64 = 1 << 20;
 /// Most cells in a frame.
 pub const MAX_CELLS_PER_FRAME: u32 = 4096;
 /// Cells in a frame unless asked otherwise.
@@ -63,6 +71,7 @@ pub mod kind {
     pub const SLOT_TABLE: u32 = 6;
     pub const FRAME_BASES: u32 = 7;
     pub const FRAME_OFFSETS: u32 = 8;
+    pub const FRAME_CHECKS: u32 = 9;
     pub const PAGE_MAP: u32 = 16;
     pub const PAGE_WORDS: u32 = 17;
     pub const PAGE_BLOCKS: u32 = 18;
@@ -113,11 +122,18 @@ layout! {
         slots: U64,
         frames: U64,
         slot_bits: U32,
-        reserved: U32,
+        cells_per_frame: U32,
     }
 
-    /// An extent, FORMAT.md 4.
+    /// An extent in section 2, FORMAT.md 4.
     struct Extent {
+        start: U64,
+        end: U64,
+        first_cell: U64,
+    }
+
+    /// Two ends of a range: in the digest, in checkpoints, of `dump_avail`.
+    struct Span {
         start: U64,
         end: U64,
     }

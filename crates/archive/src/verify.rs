@@ -83,7 +83,7 @@ pub fn verify(
         progress(end * CELL_SIZE as u64);
     }
     if report.damages.is_empty() {
-        let found = archive.digest_of(digester);
+        let found = archive.digest_of(digester)?;
         if found != archive.digest() {
             report.digest_mismatch = Some(Error::Digest {
                 found: found.to_string(),
@@ -125,7 +125,14 @@ fn batch(archive: &ArchiveReader, cells: Range<u64>) -> BatchResult {
     let mut damages = Vec::new();
     let mut buf = [0; CELL_SIZE];
     for cell in cells {
-        let Some(range) = archive.non_zero_range(cell) else { continue };
+        let range = match archive.non_zero_range(cell) {
+            Ok(Some(range)) => range,
+            Ok(None) => continue,
+            Err(error) => {
+                damages.push(Damage { range: 0..0, error });
+                continue;
+            }
+        };
         let bytes = &mut buf[..(range.end - range.start) as usize];
         match archive.read(range.start, bytes) {
             Ok(_) => hashes.push(cell_hash(bytes)),

@@ -227,7 +227,7 @@ fn the_plan_comes_back() {
         let reader = reader.unwrap();
         assert_eq!(reader.page_map().unwrap(), plan.page_map);
         assert_eq!(reader.metadata(), &metadata);
-        assert_eq!(reader.extents(), plan.extents);
+        assert_eq!(reader.extents().unwrap(), plan.extents);
     }
 }
 

@@ -9,7 +9,7 @@ use zstd_safe::{
 use super::ArchiveReader;
 use super::sections::{field, read};
 use crate::error::{Error, Result};
-use crate::layout::{CELL_SIZE, FRAMES_PER_BASE, Head};
+use crate::layout::{CELL_SIZE, DATA_FRAME, FRAMES_PER_BASE, Head};
 
 impl ArchiveReader {
     /// Bytes of a frame's content. At most 16 MiB, as the head was checked.
@@ -19,26 +19,22 @@ impl ArchiveReader {
     }
 
     /// Offset of a frame, and at most how far it reaches.
-    fn frame_range(&self, frame: u64) -> Result<(u64, u64)> {
+    pub(super) fn frame_range(&self, frame: u64) -> Result<(u64, u64)> {
+        let src = &*self.src;
         let at = |f: u64| {
-            let base = self.bases.as_ref().get(f as usize / FRAMES_PER_BASE)?;
-            base.checked_add((*self.offsets.as_ref().get(f as usize)?).into())
+            let base = self.bases.u64(src, f / FRAMES_PER_BASE as u64)?;
+            Ok::<_, Error>(base.saturating_add(self.offsets.u32(src, f)?.into()))
         };
-        match (at(frame), at(frame + 1)) {
-            (Some(start), Some(next))
-                if start >= size_of::<Head>() as u64
-                    && start < next
-                    && next <= self.layout.index_offset =>
-            {
-                Ok((start, next))
-            }
-            (start, next) => Err(field(
+        let (start, next) = (at(frame)?, at(frame + 1)?);
+        if start < size_of::<Head>() as u64 || start >= next || next > self.layout.index_offset {
+            return Err(field(
                 self.layout.index_offset,
                 "frame offsets",
-                format!("{start:?} to {next:?} for frame {frame}"),
+                format!("{start:#x} to {next:#x} for frame {frame}"),
                 "a range before the index",
-            )),
+            ));
         }
+        Ok((start, next))
     }
 
     pub(super) fn frame_error(&self, frame: u64, what: &str) -> Error {
@@ -72,19 +68,41 @@ impl ArchiveReader {
             copy = read(&*self.src, start, most, "data frame")?;
             &copy
         };
-        let zstd = |code| self.frame_error(frame, get_error_name(code));
-        let len = find_frame_compressed_size(compressed).map_err(zstd)?;
-        match get_frame_content_size(compressed) {
-            Ok(Some(promised)) if promised == content.len() as u64 => {}
-            _ => return Err(self.frame_error(frame, "its content has another size than its cells")),
+        let check = self.checks.u32(&*self.src, frame)?;
+        let wrong = |what: &str| self.frame_error(frame, what);
+        let len = frame_len(compressed, content.len()).map_err(wrong)?;
+        if compressed[len - 4..len] != check.to_le_bytes() {
+            return Err(wrong("it is another frame than the index says"));
         }
         let n = self
             .cache
             .with_context(|context| context.decompress(content, &compressed[..len]))
-            .map_err(zstd)?;
+            .map_err(|code| wrong(get_error_name(code)))?;
         if n != content.len() {
-            return Err(self.frame_error(frame, "its content is shorter than its cells"));
+            return Err(wrong("its content is shorter than its cells"));
         }
         Ok(())
+    }
+}
+
+/// Bytes of the data frame that `bytes` begins with, which must promise
+/// `content` bytes and their checksum.
+pub(crate) fn frame_len(bytes: &[u8], content: usize) -> Result<usize, &'static str> {
+    // No skippable frames, and none of zstd's formats before 1.0.
+    if !bytes.starts_with(&DATA_FRAME.to_le_bytes()) {
+        return Err("no data frame begins there");
+    }
+    match get_frame_content_size(bytes) {
+        Ok(Some(promised)) if promised == content as u64 => {}
+        _ => return Err("its content has another size than its cells"),
+    }
+    // Bit 2 of the frame header descriptor: a content checksum follows.
+    if bytes.get(4).is_none_or(|descriptor| descriptor & 4 == 0) {
+        return Err("it has no checksum");
+    }
+    match find_frame_compressed_size(bytes) {
+        Ok(len) if (9..=bytes.len()).contains(&len) => Ok(len),
+        Ok(_) => Err("it is cut short"),
+        Err(code) => Err(get_error_name(code)),
     }
 }

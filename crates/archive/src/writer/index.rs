@@ -130,7 +130,14 @@ pub(super) fn write(
     let frames = data.frame_offsets.len() as u64 - 1;
     let stored = AvailRanges::identity(cells);
     let cell_index = OwnedRankIndex::build(PageBitmap::from_words(data.words, cells), stored);
-    let digest = data.digester.finish(cell_index.words(), extents.ranges(), original_len);
+    let mut digester = data.digester;
+    for word in cell_index.words() {
+        digester.words(&word.to_le_bytes());
+    }
+    for extent in extents.ranges() {
+        digester.extent(extent);
+    }
+    let digest = digester.finish(original_len);
 
     let in_order = data.duplicates.is_empty();
     let slot_bits =
@@ -145,13 +152,15 @@ pub(super) fn write(
         slots: data.slots.into(),
         frames: frames.into(),
         slot_bits: slot_bits.into(),
-        reserved: U32::ZERO,
+        cells_per_frame: head.cells_per_frame,
     };
     let extent_bytes = extents
         .ranges()
         .iter()
-        .flat_map(|e| {
-            let e = Extent { start: e.start.into(), end: e.end.into() };
+        .enumerate()
+        .flat_map(|(i, e)| {
+            let first = extents.first_cell(i);
+            let e = Extent { start: e.start.into(), end: e.end.into(), first_cell: first.into() };
             e.as_bytes().to_vec()
         })
         .collect();
@@ -173,6 +182,7 @@ pub(super) fn write(
     }
     sections.push((kind::FRAME_BASES, Content::U64s(&bases)));
     sections.push((kind::FRAME_OFFSETS, Content::Bytes(offsets)));
+    sections.push((kind::FRAME_CHECKS, Content::Bytes(data.frame_checks)));
     match &plan.page_map {
         Some(PageMap::Minidump(pages)) => {
             sections.push((kind::PAGE_MAP, Content::Bytes(page_map(pages))));

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::layout::{
     CELL_SIZE, COMPATIBLE_PLAIN, DEFAULT_CELLS_PER_FRAME, FORMAT_VERSION, HEAD_FRAME, HEAD_MAGIC,
-    Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN, SEEK_TABLE_FRAME,
+    Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, MAX_ORIGINAL_LEN, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN, SEEK_TABLE_FRAME,
     SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry,
 };
 use crate::plan::Plan;
@@ -108,6 +108,9 @@ pub fn write(
     } else {
         plan.extents.clone()
     };
+    if src.len() > MAX_ORIGINAL_LEN {
+        return Err(Error::Plan(format!("{} bytes; 2^60 are possible", src.len())));
+    }
     let extents = Extents::new(ranges, src.len())
         .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))?;
 

@@ -37,6 +37,8 @@ pub(super) struct Data {
     pub(super) slots: u64,
     /// Offset of each data frame, and the end of the last.
     pub(super) frame_offsets: Vec<u64>,
+    /// Last 4 bytes of each data frame.
+    pub(super) frame_checks: Vec<u8>,
     pub(super) digester: Digester,
 }
 
@@ -100,6 +102,7 @@ pub(super) fn run(
                 duplicates: Vec::new(),
                 slots: 0,
                 frame_offsets: Vec::new(),
+                frame_checks: Vec::new(),
                 digester: Digester::default(),
             },
         };
@@ -246,6 +249,7 @@ impl Pipeline<'_, '_> {
             }
             self.data.frame_offsets.push(self.out.at);
             let end = at + compressed as usize;
+            self.data.frame_checks.extend_from_slice(&frames.bytes[end - 4..end]);
             self.out.frame(&frames.bytes[at..end], decompressed)?;
             at = end;
         }

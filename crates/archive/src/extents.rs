@@ -48,6 +48,11 @@ impl Extents {
         self.first_cells.last().copied().unwrap_or(0)
     }
 
+    /// Whether an extent begins at `off`.
+    pub(crate) fn starts_at(&self, off: u64) -> bool {
+        self.ranges.binary_search_by_key(&off, |r| r.start).is_ok()
+    }
+
     /// Number of the first cell of extent `index`, which must be one.
     pub(crate) fn first_cell(&self, index: usize) -> u64 {
         self.first_cells[index]

@@ -14,6 +14,8 @@ pub const HEAD_FRAME: u32 = 0x184D_2A50;
 pub const INDEX_FRAME: u32 = 0x184D_2A51;
 /// Skippable frame of the locator.
 pub const LOCATOR_FRAME: u32 = 0x184D_2A52;
+/// Skippable frame of a checkpoint.
+pub const CHECKPOINT_FRAME: u32 = 0x184D_2A53;
 /// Skippable frame of zstd's seek table.
 pub const SEEK_TABLE_FRAME: u32 = 0x184D_2A5E;
 /// Last four bytes of a seek table.
@@ -31,6 +33,10 @@ pub const SKIPPABLE_HEADER_LEN: usize = 8;
 pub const HEAD_MAGIC: [u8; 8] = *b"vmcask\r\n";
 /// `magic` of the locator.
 pub const LOCATOR_MAGIC: [u8; 8] = *b"vmcaskLC";
+/// `magic` of a checkpoint.
+pub const CHECKPOINT_MAGIC: [u8; 8] = *b"vmcaskCP";
+/// Cells that a checkpoint describes at most.
+pub const WINDOW_CELLS: u64 = 4096;
 /// `format_version`.
 pub const FORMAT_VERSION: u32 = 1;
 /// Incompatible feature bits known here.
@@ -60,6 +66,9 @@ pub const FRAMES_PER_BASE: usize = 64;
 /// Bytes of zeros in a plain archive's frame for a hole.
 pub const HOLE_FRAME_LEN: u64 = 16 << 20;
 
+/// Most bytes of zeros in one: with the largest data frames.
+pub const MAX_HOLE_FRAME: u32 = 64 << 20;
+
 /// Kinds of sections.
 pub mod kind {
     #![allow(missing_docs)]
@@ -79,6 +88,14 @@ pub mod kind {
     pub const SEGMENTS: u32 = 20;
     pub const METADATA: u32 = 32;
     pub const DIGEST: u32 = 33;
+}
+
+/// Flags of a checkpoint.
+pub mod checkpoint_flag {
+    #![allow(missing_docs)]
+    pub const PLAIN: u32 = 1;
+    pub const CONTINUES: u32 = 2;
+    pub const LAST: u32 = 4;
 }
 
 macro_rules! layout {
@@ -150,6 +167,25 @@ layout! {
         head_checksum: [u8; 4],
         directory_checksum: [u8; CHECKSUM_LEN],
         checksum: [u8; CHECKSUM_LEN],
+    }
+
+    /// The beginning of a checkpoint, FORMAT.md 11.
+    struct Checkpoint {
+        frame_magic: U32,
+        frame_size: U32,
+        magic: [u8; 8],
+        checksum: [u8; CHECKSUM_LEN],
+        original_length: U64,
+        first_cell: U64,
+        first_slot: U64,
+        new_slots: U64,
+        next_frame: U64,
+        cells: U32,
+        extents: U32,
+        cells_per_frame: U32,
+        flags: U32,
+        body_length: U32,
+        reserved: U32,
     }
 
     /// An entry of the seek table, FORMAT.md 6.

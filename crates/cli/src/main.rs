@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Info(args) => cmd::info::run(&args),
         Command::Convert(args) => cmd::convert::run(&args, quiet),
         Command::Verify(args) => cmd::verify::run(&args, quiet),
+        Command::Recover(args) => cmd::recover::run(&args, quiet),
         Command::Read(args) => cmd::read::run(&args),
         Command::Gen(args) => cmd::generate::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),

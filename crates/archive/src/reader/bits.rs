@@ -66,8 +66,8 @@ impl Bits {
         }
         let ones = |w: &[u8; 8]| u64::from(u64::from_le_bytes(*w).count_ones());
         let lower = word & ((1 << (within % 64)) - 1);
-        let before = words[..within / 64].iter().map(ones).sum::<u64>()
-            + u64::from(lower.count_ones());
+        let before =
+            words[..within / 64].iter().map(ones).sum::<u64>() + u64::from(lower.count_ones());
         // The block's count reaches its middle.
         let half = ones(&words[0]) + ones(&words[1]);
         let middle = u64::from(self.blocks.u16(src, block)?);

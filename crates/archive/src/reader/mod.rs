@@ -4,11 +4,12 @@
 mod bits;
 mod cache;
 mod extents;
-mod frames;
+pub(crate) mod frames;
 mod pages;
 mod section;
 pub(crate) mod sections;
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use std::sync::Arc;
 use vmcask_dump::{PhysAddr, ReadAt};
 use zerocopy::FromBytes;
 
+use crate::checkpoint::Window;
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::layout::{
-    CELL_SIZE, COMPATIBLE_PLAIN, FRAMES_PER_BASE, MAX_ORIGINAL_LEN, MAX_SMALL_SECTION, Summary,
-    kind,
+    CELL_SIZE, COMPATIBLE_PLAIN, FRAMES_PER_BASE, Head, MAX_HOLE_FRAME, MAX_ORIGINAL_LEN,
+    MAX_SMALL_SECTION, Summary, kind,
 };
 use crate::plan::{Metadata, PageMap};
 use bits::Bits;
@@ -28,7 +30,10 @@ use cache::FrameCache;
 use extents::{Entry, ExtentTable};
 use pages::LazyPages;
 use section::Section;
-use sections::{Layout, field, name};
+use sections::{Layout, field, name, read};
+
+/// Errors of one sort that verification keeps.
+const LISTED_ERRORS: usize = 100;
 
 /// An open archive: the original's bytes through [`ReadAt`], from any number
 /// of threads.
@@ -51,6 +56,8 @@ pub struct ArchiveReader {
     digest: Digest,
     pages: LazyPages,
     cache: FrameCache,
+    /// Frames that lie elsewhere than the index says, or nowhere.
+    moved: HashMap<u64, Option<(u64, u64)>>,
 }
 
 /// Counts of an archive's cells.
@@ -82,6 +89,11 @@ impl ArchiveReader {
     /// against its checksum when it is first used. With a memory map it is
     /// used where it lies.
     pub fn open(src: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::open_index(src, false)
+    }
+
+    /// An index put together by recovery may lack cells whose slots exist.
+    pub(crate) fn open_index(src: Arc<dyn ReadAt>, rebuilt: bool) -> Result<Self> {
         let layout = Layout::find(&*src)?;
         let section = layout.section(kind::SUMMARY)?;
         section.expect_len(size_of::<Summary>() as u64)?;
@@ -90,7 +102,7 @@ impl ArchiveReader {
             .map_err(|_| field(at, name(kind::SUMMARY), "another size", "48 bytes"))?;
         let k = layout.head.cells_per_frame.get();
         let plain = layout.head.compatible.get() & COMPATIBLE_PLAIN != 0;
-        check(&summary, at, k, plain)?;
+        check(&summary, at, k, plain, rebuilt)?;
         let (cells, non_zero) = (summary.cells.get(), summary.non_zero_cells.get());
         let (slots, frames) = (summary.slots.get(), summary.frames.get());
         let original_len = summary.original_length.get();
@@ -123,7 +135,11 @@ impl ArchiveReader {
         checks.expect_len(frames * 4)?;
         // A plain archive's frames hold whole cells but at the original's end.
         let cut = cells * CELL_SIZE as u64;
-        let stored_len = if plain { plain_len(&extents, &*src, original_len, cut)? } else { slots * CELL_SIZE as u64 };
+        let stored_len = if plain {
+            plain_len(&extents, &*src, original_len, cut)?
+        } else {
+            slots * CELL_SIZE as u64
+        };
         let digest = layout.section(kind::DIGEST)?;
         let digest_at = digest.offset;
         Ok(Self {
@@ -142,6 +158,7 @@ impl ArchiveReader {
                 .map_err(|_| field(digest_at, name(kind::DIGEST), "another size", "32 bytes"))?,
             pages: LazyPages::default(),
             cache: FrameCache::new(frame_len as usize),
+            moved: HashMap::new(),
             extents,
             summary,
             layout,
@@ -155,7 +172,7 @@ impl ArchiveReader {
         Stats {
             cells: s.cells.get(),
             zero_cells: s.cells.get() - s.non_zero_cells.get(),
-            duplicate_cells: s.non_zero_cells.get() - s.slots.get(),
+            duplicate_cells: s.non_zero_cells.get().saturating_sub(s.slots.get()),
             stored_cells: s.slots.get(),
             frames: s.frames.get(),
         }
@@ -198,9 +215,42 @@ impl ArchiveReader {
         self.pages.get(&self.layout, &*self.src)?.locate(&*self.src, pa)
     }
 
+    /// Where the bytes of all data frames lie: before the index.
+    pub(crate) fn data_end(&self) -> u64 {
+        self.layout.index_offset
+    }
+
+    pub(crate) fn src(&self) -> &dyn ReadAt {
+        &*self.src
+    }
+
+    /// Tells that `frame` lies at another offset and has that many bytes, or
+    /// that it is lost. Recovery alone does this, before anything is read.
+    pub(crate) fn set_moved(&mut self, frame: u64, place: Option<(u64, u64)>) {
+        self.moved.insert(frame, place);
+    }
+
+    pub(crate) fn set_stored_len(&mut self, len: u64) {
+        self.stored_len = len;
+    }
+
+    /// What the end of `frame` must be.
+    pub(crate) fn frame_check(&self, frame: u64) -> Result<u32> {
+        self.checks.u32(&*self.src, frame)
+    }
+
+    pub(crate) fn frame_of_slot(&self, slot: u64) -> u64 {
+        slot / self.cells_per_frame
+    }
+
+    /// Every extent, in order: its range and the number of its first cell.
+    pub(crate) fn for_each_extent(&self, mut f: impl FnMut(&Range<u64>, u64)) -> Result<()> {
+        self.extents.for_each(&*self.src, |e| f(&e.range, e.first_cell))
+    }
+
     /// The slot of a cell; `None` for a zero cell.
     #[inline]
-    fn slot_of(&self, cell: u64) -> Result<Option<u64>> {
+    pub(crate) fn slot_of(&self, cell: u64) -> Result<Option<u64>> {
         let src = &*self.src;
         let Some(ordinal) = self.cells.find(src, cell)? else { return Ok(None) };
         let slot = match &self.slots {
@@ -229,11 +279,57 @@ impl ArchiveReader {
         }
     }
 
-    /// Checks what reading doesn't need.
-    pub(crate) fn verify_seek_table(&self) -> Result<()> {
+    /// Checks the seek table against the frames themselves, and the frames
+    /// that the index doesn't name: checkpoints and, in plain archives, those
+    /// of zeros.
+    pub(crate) fn verify_other_frames(&self) -> Vec<crate::Error> {
+        let src = &*self.src;
+        let mut errors = Vec::new();
+        let mut zeros = (Vec::new(), 0);
+        let mut frame = 0;
+        let mut each = |off: u64, len: u32, content: u32| {
+            let is_data = frame < self.summary.frames.get()
+                && self.frame_range(frame).is_ok_and(|(start, _)| start == off);
+            if is_data {
+                frame += 1;
+                if content as usize == self.frame_len(frame - 1) {
+                    return;
+                }
+            } else if off >= self.layout.index_offset || off < size_of::<Head>() as u64 {
+                // Head, index and locator have been looked at; their sizes
+                // are in the sum.
+                return;
+            } else if content == 0 {
+                let bytes = read(src, off, len as usize, "checkpoint");
+                if bytes.is_ok_and(|b| Window::decode(&b).is_some()) {
+                    return;
+                }
+                errors.push(crate::Error::Checksum { part: "checkpoint", off, len: len.into() });
+                return;
+            } else if self.is_plain() && content <= MAX_HOLE_FRAME {
+                let bytes = read(src, off, len as usize, "frame of zeros").unwrap_or_default();
+                // Nearly all are alike: only the first is decompressed.
+                if zeros == (bytes.clone(), content) {
+                    return;
+                }
+                if frames::holds_zeros(&bytes, content as usize) {
+                    zeros = (bytes, content);
+                    return;
+                }
+            }
+            errors.push(field(
+                off,
+                "seek table",
+                format!("{len} bytes, content {content}"),
+                "a frame",
+            ));
+        };
         // Holes of a plain archive are in frames too.
         let content = if self.is_plain() { self.len() } else { self.stored_len };
-        self.layout.verify_seek_table(&*self.src, content)
+        let sums = self.layout.verify_seek_table(src, content, &mut each);
+        errors.truncate(LISTED_ERRORS);
+        errors.extend(sums.err());
+        errors
     }
 
     /// Checks every section of the index, and what they say of each other.
@@ -245,6 +341,7 @@ impl ArchiveReader {
         if errors.is_empty() {
             errors.extend(self.extents.for_each(src, |_| ()).err());
             errors.extend(self.cells.verify(src).err());
+            errors.extend(self.layout.verify_gaps(src).err());
         }
         errors
     }
@@ -377,10 +474,15 @@ impl ArchiveReader {
 
 /// What the counts say of each other. Behind this, sums and products of them
 /// stay below 2^63.
-fn check(summary: &Summary, at: u64, cells_per_frame: u32, plain: bool) -> Result<()> {
-    let bad = |what: &'static str, found: u64, expected: String| {
-        Err(field(at, what, found, expected))
-    };
+fn check(
+    summary: &Summary,
+    at: u64,
+    cells_per_frame: u32,
+    plain: bool,
+    rebuilt: bool,
+) -> Result<()> {
+    let bad =
+        |what: &'static str, found: u64, expected: String| Err(field(at, what, found, expected));
     let (cells, non_zero) = (summary.cells.get(), summary.non_zero_cells.get());
     let (slots, frames) = (summary.slots.get(), summary.frames.get());
     let original_len = summary.original_length.get();
@@ -401,7 +503,10 @@ fn check(summary: &Summary, at: u64, cells_per_frame: u32, plain: bool) -> Resul
     if non_zero > cells || (plain && non_zero < cells) {
         return bad("non_zero_cells", non_zero, format!("as fits {cells} cells"));
     }
-    if slots > non_zero || (slots == 0) != (non_zero == 0) || (plain && slots < cells) {
+    if (slots > non_zero && !(rebuilt && slots <= 1 << 36))
+        || (slots == 0) != (non_zero == 0)
+        || (plain && slots < cells)
+    {
         return bad("slots", slots, format!("as fits {non_zero} non-zero cells"));
     }
     if frames != slots.div_ceil(cells_per_frame.into()) {
@@ -414,9 +519,9 @@ fn check(summary: &Summary, at: u64, cells_per_frame: u32, plain: bool) -> Resul
 /// last extent ends with the original.
 fn plain_len(extents: &ExtentTable, src: &dyn ReadAt, len: u64, whole: u64) -> Result<u64> {
     let last = extents.last(src)?;
-    let short = last.filter(|e| e.range.end == len).map_or(0, |e| {
-        e.cells() * CELL_SIZE as u64 - (e.range.end - e.range.start)
-    });
+    let short = last
+        .filter(|e| e.range.end == len)
+        .map_or(0, |e| e.cells() * CELL_SIZE as u64 - (e.range.end - e.range.start));
     Ok(whole - short)
 }
 

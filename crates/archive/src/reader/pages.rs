@@ -113,7 +113,9 @@ impl Pages {
         let bytes = |kind| layout.section(kind)?.whole(src, u64::MAX);
         let u64s = |kind| {
             let bytes = bytes(kind)?;
-            Ok::<_, crate::Error>(bytes.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).collect())
+            Ok::<_, crate::Error>(
+                bytes.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+            )
         };
         Ok(Some(PageMap::Minidump(MinidumpPages {
             page_shift: map.header.page_shift.get(),
@@ -139,7 +141,8 @@ impl Minidump {
         let Some(ordinal) = self.bits.find(src, bit)? else { return Ok(None) };
         let within = pa.0 & ((1 << shift) - 1);
         let page = ordinal.checked_mul(1 << shift);
-        let off = page.and_then(|p| p.checked_add(self.header.first_page.get())?.checked_add(within));
+        let off =
+            page.and_then(|p| p.checked_add(self.header.first_page.get())?.checked_add(within));
         Ok(off.map(|off| (off, (1 << shift) - within)))
     }
 }

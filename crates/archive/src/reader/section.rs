@@ -57,7 +57,12 @@ impl Section {
 
     /// `len` bytes from `at` on, which must lie in one chunk.
     #[inline]
-    pub(crate) fn bytes<'a>(&'a self, src: &'a dyn ReadAt, at: u64, len: usize) -> Result<&'a [u8]> {
+    pub(crate) fn bytes<'a>(
+        &'a self,
+        src: &'a dyn ReadAt,
+        at: u64,
+        len: usize,
+    ) -> Result<&'a [u8]> {
         let chunk = at / CHUNK;
         let end = at.saturating_add(len as u64);
         if len == 0 || end > self.length || (end - 1) / CHUNK != chunk {
@@ -75,6 +80,10 @@ impl Section {
         let within = (at % CHUNK) as usize;
         let copy = self.copies.get().and_then(|c| c.get(chunk as usize)?.get());
         copy.and_then(|c| c.get(within..within + len)).ok_or_else(|| self.outside(at, len))
+    }
+
+    pub(crate) fn checksums(&self) -> u64 {
+        self.checksums
     }
 
     pub(crate) fn u16(&self, src: &dyn ReadAt, index: u64) -> Result<u16> {
@@ -144,9 +153,10 @@ impl Section {
         let copies = if src.slice(off, len).is_some() {
             None
         } else {
-            Some(self.copies.get_or_init(|| {
-                (0..chunks(self.length)).map(|_| OnceLock::new()).collect()
-            }))
+            Some(
+                self.copies
+                    .get_or_init(|| (0..chunks(self.length)).map(|_| OnceLock::new()).collect()),
+            )
         };
         if self.is_checked(chunk) {
             return Ok(());

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::layout::{
     CELL_SIZE, CHECKSUM_LEN, CHUNK_LEN, DirectoryEntry, FORMAT_VERSION, HEAD_FRAME, HEAD_MAGIC,
     Head, INDEX_FRAME, KNOWN_INCOMPATIBLE, LOCATOR_FRAME, LOCATOR_MAGIC, Locator,
-    MAX_CELLS_PER_FRAME, MAX_SECTIONS, SECTION_ALIGN, SECTION_REQUIRED, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN,
-    SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, kind,
+    MAX_CELLS_PER_FRAME, MAX_SECTIONS, SECTION_ALIGN, SECTION_REQUIRED, SEEK_ENTRY_LEN,
+    SEEK_FOOTER_LEN, SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, kind,
 };
 
 /// Where everything lies.
@@ -135,20 +135,52 @@ impl Layout {
 }
 
 impl Layout {
+    /// Checks that nothing but zeros lies between sections.
+    pub(crate) fn verify_gaps(&self, src: &dyn ReadAt) -> Result<()> {
+        let mut parts: Vec<_> =
+            self.sections.values().map(|s| (s.offset, s.offset + s.length)).collect();
+        let (sums, first) = self.sections.values().fold((0, u64::MAX), |(n, first), s| {
+            (n + chunks(s.length) * CHECKSUM_LEN as u64, first.min(s.checksums()))
+        });
+        parts.push((first, first.saturating_add(sums)));
+        parts.sort_unstable();
+        let mut at = self.index_offset + SKIPPABLE_HEADER_LEN as u64;
+        for (start, end) in parts {
+            // Sections of a hostile index may overlap; of ours they don't.
+            let gap = start.saturating_sub(at);
+            if gap >= SECTION_ALIGN {
+                return Err(field(at, "index", format!("a gap of {gap} bytes"), "less than 64"));
+            }
+            if read(src, at, gap as usize, "index")?.iter().any(|&b| b != 0) {
+                return Err(field(at, "index", "something else", "zeros between sections"));
+            }
+            at = at.max(end);
+        }
+        Ok(())
+    }
+
     /// Checks the seek table, which this reader doesn't use: the frames it
-    /// names must fill the file up to it, and hold `content` bytes.
-    pub(crate) fn verify_seek_table(&self, src: &dyn ReadAt, content: u64) -> Result<()> {
+    /// names must fill the file up to it, and hold `content` bytes. `f` is
+    /// shown each: offset, compressed and decompressed size.
+    pub(crate) fn verify_seek_table(
+        &self,
+        src: &dyn ReadAt,
+        content: u64,
+        mut f: impl FnMut(u64, u32, u32),
+    ) -> Result<()> {
         let off = self.seek_table;
         let len = src.len() - off;
         let mut at = off + SKIPPABLE_HEADER_LEN as u64;
         let end = src.len() - SEEK_FOOTER_LEN as u64;
         let frame = read(src, off, SKIPPABLE_HEADER_LEN, "seek table")?;
-        let size = (len - SKIPPABLE_HEADER_LEN as u64) as u32;
+        let size = u32::try_from(len - SKIPPABLE_HEADER_LEN as u64).unwrap_or(u32::MAX);
         let (mut compressed, mut decompressed) = (0, 0);
         while at < end {
             let n = (end - at).min(CHUNK_LEN as u64) as usize;
             for entry in read(src, at, n, "seek table")?.chunks_exact(SEEK_ENTRY_LEN) {
                 let Ok(e) = SeekEntry::read_from_bytes(entry) else { continue };
+                f(compressed, e.compressed.get(), e.decompressed.get());
+                // 2^32 entries of 2^32 at most.
                 compressed += u64::from(e.compressed.get());
                 decompressed += u64::from(e.decompressed.get());
             }
@@ -261,10 +293,7 @@ fn directory(bytes: &[u8], index_offset: u64, end: u64) -> Result<Sections> {
         entries.push(e);
     }
     // Chunk checksums end where the directory begins.
-    let all = entries
-        .iter()
-        .map(|e| chunks(e.length.get()))
-        .fold(0, u64::saturating_add);
+    let all = entries.iter().map(|e| chunks(e.length.get())).fold(0, u64::saturating_add);
     let mut checksums = end
         .checked_sub(all.saturating_mul(CHECKSUM_LEN as u64))
         .filter(|&c| c >= index_offset)

@@ -12,6 +12,8 @@ use vmcask_dump::ReadAt;
 /// Consecutive cells of one extent.
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
+    /// Offset of the first in the original.
+    pub(super) start: u64,
 }
 
 impl Batch {
@@ -87,7 +89,7 @@ impl<'a> Worker<'a> {
             len,
             source,
         })?;
-        let batch = Batch { bytes };
+        let batch = Batch { bytes, start: range.start };
         let hashes =
             batch.cells().map(|c| (self.keep_zeros || !is_zero(c)).then(|| cell_hash(c))).collect();
         Ok(Hashed { batch, hashes })

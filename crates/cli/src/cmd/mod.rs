@@ -5,6 +5,7 @@ pub mod demo;
 pub mod generate;
 pub mod info;
 pub mod read;
+pub mod recover;
 pub mod verify;
 
 use vmcask_convert::{Dump, Input};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
-use crate::layout::{CHECKSUM_LEN, Extent};
+use crate::layout::{CHECKSUM_LEN, Span};
 
 /// Names what an archive holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,19 +40,19 @@ impl Digester {
         self.0.update(hash);
     }
 
-    pub(crate) fn finish(
-        mut self,
-        non_zero: &[u64],
-        extents: &[Range<u64>],
-        original_len: u64,
-    ) -> Digest {
-        for word in non_zero {
-            self.0.update(&word.to_le_bytes());
-        }
-        for e in extents {
-            let e = Extent { start: e.start.into(), end: e.end.into() };
-            self.0.update(e.as_bytes());
-        }
+    /// The words of the cells' bitmap as the archive has them, behind all
+    /// cells.
+    pub(crate) fn words(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The extents, behind all words.
+    pub(crate) fn extent(&mut self, extent: &Range<u64>) {
+        let span = Span { start: extent.start.into(), end: extent.end.into() };
+        self.0.update(span.as_bytes());
+    }
+
+    pub(crate) fn finish(mut self, original_len: u64) -> Digest {
         self.0.update(U64::new(original_len).as_bytes());
         Digest(*self.0.finalize().as_bytes())
     }

@@ -48,23 +48,13 @@ impl Extents {
         self.first_cells.last().copied().unwrap_or(0)
     }
 
-    /// The extent that holds original offset `off` or, failing that, the next
-    /// one; with its index.
-    pub(crate) fn at_or_after(&self, off: u64) -> Option<(usize, &Range<u64>)> {
-        let i = self.ranges.partition_point(|r| r.end <= off);
-        self.ranges.get(i).map(|r| (i, r))
+    /// Whether an extent begins at `off`.
+    pub(crate) fn starts_at(&self, off: u64) -> bool {
+        self.ranges.binary_search_by_key(&off, |r| r.start).is_ok()
     }
 
-    /// The cell that holds `off`, which must lie in extent `index`.
-    pub(crate) fn cell_of(&self, index: usize, off: u64) -> u64 {
-        self.first_cells[index] + (off - self.ranges[index].start) / CELL
-    }
-
-    /// Range of the original that cell `cell` covers; `None` past the last.
-    pub(crate) fn range_of(&self, cell: u64) -> Option<Range<u64>> {
-        let i = self.first_cells.partition_point(|&c| c <= cell).checked_sub(1)?;
-        let extent = self.ranges.get(i)?;
-        let start = extent.start + (cell - self.first_cells[i]) * CELL;
-        Some(start..(start + CELL).min(extent.end))
+    /// Number of the first cell of extent `index`, which must be one.
+    pub(crate) fn first_cell(&self, index: usize) -> u64 {
+        self.first_cells[index]
     }
 }

@@ -6,12 +6,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a cell.
 pub const CELL_SIZE: usize = 4096;
+/// Frame of zstd 0.8 and later: a data frame.
+pub const DATA_FRAME: u32 = 0xFD2F_B528;
 /// Skippable frame of the head.
 pub const HEAD_FRAME: u32 = 0x184D_2A50;
 /// Skippable frame of the index.
 pub const INDEX_FRAME: u32 = 0x184D_2A51;
 /// Skippable frame of the locator.
 pub const LOCATOR_FRAME: u32 = 0x184D_2A52;
+/// Skippable frame of a checkpoint.
+pub const CHECKPOINT_FRAME: u32 = 0x184D_2A53;
 /// Skippable frame of zstd's seek table.
 pub const SEEK_TABLE_FRAME: u32 = 0x184D_2A5E;
 /// Last four bytes of a seek table.
@@ -29,12 +33,25 @@ pub const SKIPPABLE_HEADER_LEN: usize = 8;
 pub const HEAD_MAGIC: [u8; 8] = *b"vmcask\r\n";
 /// `magic` of the locator.
 pub const LOCATOR_MAGIC: [u8; 8] = *b"vmcaskLC";
+/// `magic` of a checkpoint.
+pub const CHECKPOINT_MAGIC: [u8; 8] = *b"vmcaskCP";
+/// Cells that a checkpoint describes at most.
+pub const WINDOW_CELLS: u64 = 4096;
 /// `format_version`.
 pub const FORMAT_VERSION: u32 = 1;
 /// Incompatible feature bits known here.
 pub const KNOWN_INCOMPATIBLE: u64 = 0;
 /// Compatible feature bit: `zstd -d` gives back the original.
 pub const COMPATIBLE_PLAIN: u64 = 1;
+/// Longest original, in bytes: sums of lengths stay far below 2^64.
+pub const MAX_ORIGINAL_LEN: u64 = 1 << 60;
+
+/// The original's length in checkpoints of a stream that hasn't ended yet.
+pub(crate) const UNKNOWN_LEN: u64 = MAX_ORIGINAL_LEN;
+/// Most sections that a reader looks at.
+pub const MAX_SECTIONS: u32 = 1024;
+/// Longest metadata and longest `dump_avail` that a reader takes, in bytes.
+pub const MAX_SMALL_SECTION: u64 = 1 << 20;
 /// Most cells in a frame.
 pub const MAX_CELLS_PER_FRAME: u32 = 4096;
 /// Cells in a frame unless asked otherwise.
@@ -52,6 +69,9 @@ pub const FRAMES_PER_BASE: usize = 64;
 /// Bytes of zeros in a plain archive's frame for a hole.
 pub const HOLE_FRAME_LEN: u64 = 16 << 20;
 
+/// Most bytes of zeros in one: with the largest data frames.
+pub const MAX_HOLE_FRAME: u32 = 64 << 20;
+
 /// Kinds of sections.
 pub mod kind {
     #![allow(missing_docs)]
@@ -63,6 +83,7 @@ pub mod kind {
     pub const SLOT_TABLE: u32 = 6;
     pub const FRAME_BASES: u32 = 7;
     pub const FRAME_OFFSETS: u32 = 8;
+    pub const FRAME_CHECKS: u32 = 9;
     pub const PAGE_MAP: u32 = 16;
     pub const PAGE_WORDS: u32 = 17;
     pub const PAGE_BLOCKS: u32 = 18;
@@ -70,6 +91,14 @@ pub mod kind {
     pub const SEGMENTS: u32 = 20;
     pub const METADATA: u32 = 32;
     pub const DIGEST: u32 = 33;
+}
+
+/// Flags of a checkpoint.
+pub mod checkpoint_flag {
+    #![allow(missing_docs)]
+    pub const PLAIN: u32 = 1;
+    pub const CONTINUES: u32 = 2;
+    pub const LAST: u32 = 4;
 }
 
 macro_rules! layout {
@@ -113,11 +142,18 @@ layout! {
         slots: U64,
         frames: U64,
         slot_bits: U32,
-        reserved: U32,
+        cells_per_frame: U32,
     }
 
-    /// An extent, FORMAT.md 4.
+    /// An extent in section 2, FORMAT.md 4.
     struct Extent {
+        start: U64,
+        end: U64,
+        first_cell: U64,
+    }
+
+    /// Two ends of a range: in the digest, in checkpoints, of `dump_avail`.
+    struct Span {
         start: U64,
         end: U64,
     }
@@ -134,6 +170,25 @@ layout! {
         head_checksum: [u8; 4],
         directory_checksum: [u8; CHECKSUM_LEN],
         checksum: [u8; CHECKSUM_LEN],
+    }
+
+    /// The beginning of a checkpoint, FORMAT.md 11.
+    struct Checkpoint {
+        frame_magic: U32,
+        frame_size: U32,
+        magic: [u8; 8],
+        checksum: [u8; CHECKSUM_LEN],
+        original_length: U64,
+        first_cell: U64,
+        first_slot: U64,
+        new_slots: U64,
+        next_frame: U64,
+        cells: U32,
+        extents: U32,
+        cells_per_frame: U32,
+        flags: U32,
+        body_length: U32,
+        reserved: U32,
     }
 
     /// An entry of the seek table, FORMAT.md 6.

@@ -7,12 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod digest;
 mod error;
 mod extents;
 pub mod layout;
 mod plan;
 mod reader;
+mod recover;
 mod verify;
 mod writer;
 
@@ -22,5 +24,6 @@ pub use layout::CELL_SIZE;
 pub use plan::{Metadata, MinidumpPages, PageMap, Plan, PtLoad};
 pub use reader::sections::is_archive;
 pub use reader::{ArchiveReader, Stats};
+pub use recover::{Recovered, recover};
 pub use verify::{Damage, Report, verify};
 pub use writer::{WriteOptions, Written, write};

@@ -35,8 +35,12 @@ pub struct Report {
     pub damaged_cells: u64,
     /// Non-zero cells that were read and hashed.
     pub intact_cells: u64,
-    /// What is wrong with the seek table, which only other programs use.
-    pub seek_table: Option<Error>,
+    /// Damaged parts of the index. Cells that can't be found for them are
+    /// counted as damaged, and not listed.
+    pub index: Vec<Error>,
+    /// Damage to what only recovery and other programs use: checkpoints,
+    /// frames of zeros, the seek table.
+    pub others: Vec<Error>,
     /// Every frame is intact, but the content isn't what was archived.
     pub digest_mismatch: Option<Error>,
 }
@@ -44,11 +48,21 @@ pub struct Report {
 impl Report {
     /// Nothing is wrong.
     pub fn is_intact(&self) -> bool {
-        self.damages.is_empty() && self.digest_mismatch.is_none() && self.seek_table.is_none()
+        self.damages.is_empty()
+            && self.damaged_cells == 0
+            && self.digest_mismatch.is_none()
+            && self.index.is_empty()
+            && self.others.is_empty()
     }
 }
 
-type BatchResult = (Vec<CellHash>, Vec<Damage>);
+#[derive(Default)]
+struct BatchResult {
+    hashes: Vec<CellHash>,
+    damages: Vec<Damage>,
+    /// Cells whose place the index can't tell.
+    not_found: u64,
+}
 
 /// Reads and hashes every non-zero cell. `progress` is told the bytes of the
 /// extents done so far.
@@ -61,7 +75,11 @@ pub fn verify(
     cancelled: &AtomicBool,
 ) -> Result<Report> {
     let cells = archive.stats().cells;
-    let mut report = Report { seek_table: archive.verify_seek_table().err(), ..Report::default() };
+    let mut report = Report {
+        index: archive.verify_index(),
+        others: archive.verify_other_frames(),
+        ..Report::default()
+    };
     let mut digester = Digester::default();
     let round_cells = BATCH_CELLS * BATCHES_PER_ROUND as u64;
     let mut first = 0;
@@ -70,20 +88,20 @@ pub fn verify(
             return Err(Error::Cancelled);
         }
         let end = (first + round_cells).min(cells);
-        for (hashes, damages) in round(archive, first..end, threads) {
-            report.intact_cells += hashes.len() as u64;
-            for hash in &hashes {
+        for batch in round(archive, first..end, threads) {
+            report.intact_cells += batch.hashes.len() as u64;
+            for hash in &batch.hashes {
                 digester.cell(hash);
             }
-            report.damaged_cells += damages.len() as u64;
+            report.damaged_cells += batch.damages.len() as u64 + batch.not_found;
             let room = LISTED.saturating_sub(report.damages.len());
-            report.damages.extend(damages.into_iter().take(room));
+            report.damages.extend(batch.damages.into_iter().take(room));
         }
         first = end;
         progress(end * CELL_SIZE as u64);
     }
-    if report.damages.is_empty() {
-        let found = archive.digest_of(digester);
+    if report.damaged_cells == 0 && report.index.is_empty() {
+        let found = archive.digest_of(digester)?;
         if found != archive.digest() {
             report.digest_mismatch = Some(Error::Digest {
                 found: found.to_string(),
@@ -121,16 +139,22 @@ fn round(archive: &ArchiveReader, cells: Range<u64>, threads: usize) -> Vec<Batc
 }
 
 fn batch(archive: &ArchiveReader, cells: Range<u64>) -> BatchResult {
-    let mut hashes = Vec::new();
-    let mut damages = Vec::new();
+    let mut result = BatchResult::default();
     let mut buf = [0; CELL_SIZE];
     for cell in cells {
-        let Some(range) = archive.non_zero_range(cell) else { continue };
+        let range = match archive.non_zero_range(cell) {
+            Ok(Some(range)) => range,
+            Ok(None) => continue,
+            Err(_) => {
+                result.not_found += 1;
+                continue;
+            }
+        };
         let bytes = &mut buf[..(range.end - range.start) as usize];
         match archive.read(range.start, bytes) {
-            Ok(_) => hashes.push(cell_hash(bytes)),
-            Err(error) => damages.push(Damage { range, error }),
+            Ok(_) => result.hashes.push(cell_hash(bytes)),
+            Err(error) => result.damages.push(Damage { range, error }),
         }
     }
-    (hashes, damages)
+    result
 }

@@ -1,29 +1,19 @@
 //! Round trips, damage, and what other zstd programs make of an archive.
 
+mod common;
+
 use std::io;
 use std::ops::Range;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use common::{memory, open, pack};
 use proptest::prelude::*;
 use vmcask_archive::{
-    ArchiveReader, Error, Metadata, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, Written,
-    is_archive, verify, write,
+    ArchiveReader, Error, Metadata, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, verify,
+    write,
 };
 use vmcask_dump::ReadAt;
-
-fn pack(src: &dyn ReadAt, plan: &Plan, opts: &WriteOptions) -> (Vec<u8>, Written) {
-    let mut out = Vec::new();
-    let written = write(src, plan, opts, &mut out, &|_| {}, &AtomicBool::new(false)).unwrap();
-    assert_eq!(written.bytes, out.len() as u64);
-    assert!(is_archive(&out));
-    (out, written)
-}
-
-fn open(archive: &[u8]) -> Result<ArchiveReader, Error> {
-    ArchiveReader::open(Arc::new(archive.to_vec()))
-}
 
 fn unpack(reader: &ArchiveReader) -> Vec<u8> {
     let mut bytes = vec![0xaa; reader.len() as usize];
@@ -33,31 +23,6 @@ fn unpack(reader: &ArchiveReader) -> Vec<u8> {
 
 fn intact(reader: &ArchiveReader) -> bool {
     verify(reader, 2, &|_| {}, &AtomicBool::new(false)).unwrap().is_intact()
-}
-
-/// Pages like those of a dump: zero, repeated, text, noise.
-fn memory(cells: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; cells * 4096];
-    let mut state = seed | 1;
-    for cell in bytes.chunks_mut(4096) {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        match (state >> 60) & 7 {
-            0 | 1 => {}
-            2 => cell.fill((state >> 40) as u8 & 3),
-            3 => cell.iter_mut().enumerate().for_each(|(i, b)| *b = b"vmcask "[i % 7]),
-            kind => {
-                for (i, word) in cell.chunks_mut(8).enumerate() {
-                    let value = if kind < 6 {
-                        state + i as u64 * 64
-                    } else {
-                        state.rotate_left(i as u32 * 7).wrapping_mul(state)
-                    };
-                    word.copy_from_slice(&value.to_le_bytes());
-                }
-            }
-        }
-    }
-    bytes
 }
 
 /// A source that knows its holes, and fails when they are read.
@@ -227,7 +192,7 @@ fn the_plan_comes_back() {
         let reader = reader.unwrap();
         assert_eq!(reader.page_map().unwrap(), plan.page_map);
         assert_eq!(reader.metadata(), &metadata);
-        assert_eq!(reader.extents(), plan.extents);
+        assert_eq!(reader.extents().unwrap(), plan.extents);
     }
 }
 
@@ -312,34 +277,6 @@ fn cut_archives_are_refused() {
     for len in (0..archive.len()).step_by(61).chain(archive.len() - 200..archive.len()) {
         assert!(open(&archive[..len]).is_err(), "cut at {len}");
     }
-}
-
-#[test]
-fn swapped_frames_are_found() {
-    // Two frames of the same compressed size that hold different cells.
-    let mut original = vec![0u8; 8 * 4096];
-    original[..4 * 4096].chunks_mut(4096).for_each(|c| c[0] = 1);
-    original[0] = 3;
-    original[4096] = 4;
-    original[2 * 4096] = 5;
-    original[3 * 4096] = 6;
-    original[4 * 4096] = 7;
-    original[5 * 4096] = 8;
-    original[6 * 4096] = 9;
-    original[7 * 4096] = 10;
-    let (archive, _) =
-        pack(&original, &Plan::whole(original.len() as u64), &WriteOptions::default());
-    let magic = [0x28, 0xb5, 0x2f, 0xfd];
-    let starts: Vec<usize> =
-        (0..archive.len() - 4).filter(|&i| archive[i..i + 4] == magic).collect();
-    assert_eq!(starts.len(), 2);
-    let len = starts[1] - starts[0];
-    let mut bad = archive.clone();
-    bad[starts[0]..starts[1]].copy_from_slice(&archive[starts[1]..starts[1] + len]);
-    bad[starts[1]..starts[1] + len].copy_from_slice(&archive[starts[0]..starts[1]]);
-    let reader = open(&bad).unwrap();
-    let report = verify(&reader, 1, &|_| {}, &AtomicBool::new(false)).unwrap();
-    assert!(!report.is_intact());
 }
 
 #[test]

@@ -51,6 +51,13 @@ pub enum Command {
     /// List the runs of physical memory that a dump holds
     #[command(after_help = "Example: vmcask pages vmcore.0 --json")]
     Pages(PagesArgs),
+    /// Get back what is intact of a damaged or cut archive
+    #[command(
+        after_help = "What is lost is left as a hole, and listed: ranges of the dump and the \
+                            physical addresses they held. Exit code 3 then.\n\n\
+                            Example: vmcask recover damaged.cask vmcore.0"
+    )]
+    Recover(RecoverArgs),
 
     /// Read memory out of a dump or an archive
     #[command(after_help = "Examples:\n  vmcask read vmcore.0 --va 0xffffffff81cd4c0c 4\n  \
@@ -205,6 +212,22 @@ pub struct VerifyArgs {
     /// Print JSON (see SCHEMA.md)
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct RecoverArgs {
+    /// The archive
+    pub input: PathBuf,
+
+    /// The dump to write, in the format that the archive holds
+    pub output: PathBuf,
+
+    /// Print JSON (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub output_args: OutputArgs,
 }
 
 #[derive(Args)]

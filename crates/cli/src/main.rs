@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => cmd::convert::run(&args, quiet),
         Command::Verify(args) => cmd::verify::run(&args, quiet),
         Command::Pages(args) => cmd::pages::run(&args),
+        Command::Recover(args) => cmd::recover::run(&args, quiet),
         Command::Read(args) => cmd::read::run(&args),
         Command::Ps(args) => cmd::ps::run(&args),
         Command::Bt(args) => cmd::bt::run(&args),

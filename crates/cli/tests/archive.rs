@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fails, gen_dump, names, ok, vmcask, vmcask_within};
+use common::{assert_same, fails, gen_dump, names, ok, stdout, vmcask, vmcask_within};
 
 /// Cut anywhere or flipped anywhere that matters: one line, exit code 1.
 #[test]
@@ -15,6 +15,8 @@ fn damaged_archives_are_refused() {
     let bad_path = dir.path().join("bad.cask");
     let before = [names(dir.path()), vec!["bad.cask".into()]].concat();
 
+    std::fs::write(&bad_path, &good).unwrap();
+    let good_info = ok(vmcask().args(["info", "--json"]).arg(&bad_path)).stdout;
     let mut cuts: Vec<usize> = (1..16).map(|i| good.len() * i / 16).collect();
     cuts.extend([16, 47, 48, good.len() - 1, good.len() - 9, good.len() - 20]);
     for cut in cuts {
@@ -54,12 +56,23 @@ fn damaged_archives_are_refused() {
         locator + 50,
         good.len() - 1,
     ]);
-    for at in flips {
+    for (i, at) in flips.into_iter().enumerate() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         std::fs::write(&bad_path, &bad).unwrap();
-        fails(vmcask_within(512).arg("info").arg(&bad_path), 1);
         fails(vmcask_within(512).arg("verify").arg(&bad_path), 1);
+        if i % 8 == 3 {
+            // Nothing is lost: the checkpoints say what the index did.
+            let out = dir.path().join("out.minidump");
+            ok(vmcask_within(512).arg("recover").arg(&bad_path).arg(&out));
+            assert_same(&dump, &out);
+            std::fs::remove_file(&out).unwrap();
+        }
+        // Other commands may not need that part of the index; they may not
+        // give anything wrong.
+        let info = vmcask_within(512).args(["info", "--json"]).arg(&bad_path).output().unwrap();
+        assert!(matches!(info.status.code(), Some(0 | 1)));
+        assert!(info.status.code() == Some(1) || info.stdout == good_info);
     }
 
     // A data frame: found by verify and by a conversion, which leaves nothing.
@@ -75,4 +88,76 @@ fn damaged_archives_are_refused() {
     let mut expected = before;
     expected.sort();
     assert_eq!(names(dir.path()), expected);
+}
+
+/// A damaged frame: exit code 3, what was lost is named with the addresses of
+/// its pages, and nothing else is missing.
+#[test]
+fn recovery_names_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let dump = gen_dump(dir.path(), "dump");
+    let cask = dir.path().join("bad.cask");
+    ok(vmcask().arg("convert").arg(&dump).arg(&cask));
+    let good = std::fs::read(&cask).unwrap();
+    let original = std::fs::read(&dump).unwrap();
+    let out = dir.path().join("out.minidump");
+
+    let third = good.len() / 3;
+    let damages: [(&str, Vec<u8>); 3] = [
+        ("a sector", {
+            let mut bad = good.clone();
+            bad[third..third + 512].fill(0);
+            bad
+        }),
+        ("the end", good[..good.len() * 2 / 3].to_vec()),
+        ("a sector and the end", {
+            let mut bad = good[..good.len() - 100].to_vec();
+            bad[third..third + 512].fill(0);
+            bad
+        }),
+    ];
+    for (what, bad) in damages {
+        std::fs::write(&cask, bad).unwrap();
+        fails(vmcask().arg("verify").arg(&cask), 1);
+        let result =
+            vmcask().args(["recover", "--force", "--json"]).args([&cask, &out]).output().unwrap();
+        assert_eq!(result.status.code(), Some(3), "{what}: {}", stdout(&result));
+        let report: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
+        let mut expected = original.clone();
+        let (mut bytes, mut physical) = (0, 0);
+        for lost in report["lost"].as_array().unwrap() {
+            let at = lost["offset"].as_u64().unwrap() as usize;
+            let n = lost["bytes"].as_u64().unwrap() as usize;
+            expected[at..at + n].fill(0);
+            bytes += n;
+            for p in lost["physical"].as_array().unwrap() {
+                physical += p["bytes"].as_u64().unwrap() as usize;
+                // The page is at that address in the whole dump, there where
+                // the loss is.
+                let address = p["address"].as_str().unwrap();
+                let read =
+                    vmcask().args(["read", "--raw", "--pa", address, "4096"]).arg(&dump).output();
+                let page = ok_bytes(read.unwrap());
+                assert!(original[at..at + n].windows(4096).step_by(4096).any(|w| w == page));
+            }
+        }
+        assert!(bytes > 0 && physical == bytes, "{what}: {report}");
+        assert_eq!(report["bytes_lost"].as_u64().unwrap() as usize, bytes);
+        assert!(std::fs::read(&out).unwrap() == expected, "{what}");
+        // In words.
+        let words = vmcask().args(["recover", "--force"]).args([&cask, &out]).output().unwrap();
+        assert_eq!(words.status.code(), Some(3));
+        assert!(stdout(&words).contains("lost: offset 0x"), "{}", stdout(&words));
+    }
+
+    std::fs::write(&cask, &good).unwrap();
+    ok(vmcask().args(["recover", "--force"]).args([&cask, &out]));
+    assert_same(&dump, &out);
+    fails(vmcask().arg("recover").args([&cask, &out]), 1);
+    fails(vmcask().args(["recover", "--force"]).args([&dump, &out]), 1);
+}
+
+fn ok_bytes(out: std::process::Output) -> Vec<u8> {
+    assert!(out.status.success());
+    out.stdout
 }

@@ -1,29 +1,39 @@
 //! Reading archives: any byte of the original at the cost of one small
 //! frame.
 
+mod bits;
 mod cache;
-mod frames;
+mod extents;
+pub(crate) mod frames;
+mod pages;
+mod section;
 pub(crate) mod sections;
-mod table;
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use vmcask_dump::ReadAt;
-use vmcask_rank::{AvailRanges, PageLookup, Pfn, RankIndex};
+use vmcask_dump::{PhysAddr, ReadAt};
 use zerocopy::FromBytes;
 
+use crate::checkpoint::Window;
 use crate::digest::{Digest, Digester};
-use crate::error::{Error, Result};
-use crate::extents::Extents;
+use crate::error::Result;
 use crate::layout::{
-    CELL_SIZE, COMPATIBLE_PLAIN, Extent, FRAMES_PER_BASE, PageMapHeader, Segment, Summary, kind,
+    CELL_SIZE, COMPATIBLE_PLAIN, FRAMES_PER_BASE, Head, MAX_HOLE_FRAME, MAX_ORIGINAL_LEN,
+    MAX_SMALL_SECTION, Summary, kind,
 };
-use crate::plan::{Metadata, MinidumpPages, PageMap, PtLoad};
+use crate::plan::{Metadata, PageMap};
+use bits::Bits;
 use cache::FrameCache;
-use sections::{Layout, field, name};
-use table::Table;
+use extents::{Entry, ExtentTable};
+use pages::LazyPages;
+use section::Section;
+use sections::{Layout, field, name, read};
+
+/// Errors of one sort that verification keeps.
+const LISTED_ERRORS: usize = 100;
 
 /// An open archive: the original's bytes through [`ReadAt`], from any number
 /// of threads.
@@ -31,19 +41,23 @@ pub struct ArchiveReader {
     src: Arc<dyn ReadAt>,
     layout: Layout,
     summary: Summary,
-    extents: Extents,
+    extents: ExtentTable,
     /// Which cells are not zero, and how many of them come before each.
-    cells: RankIndex<Table<u64>, Table<u16>, Table<u64>>,
+    cells: Bits,
     /// Slots of the non-zero cells; `None` where they are in order.
-    slots: Option<Table<u64>>,
-    bases: Table<u64>,
-    offsets: Table<u32>,
+    slots: Option<Arc<Section>>,
+    bases: Arc<Section>,
+    offsets: Arc<Section>,
+    checks: Arc<Section>,
     cells_per_frame: u64,
     /// Bytes of all frames' contents.
     stored_len: u64,
     metadata: Metadata,
     digest: Digest,
+    pages: LazyPages,
     cache: FrameCache,
+    /// Frames that lie elsewhere than the index says, or nowhere.
+    moved: HashMap<u64, Option<(u64, u64)>>,
 }
 
 /// Counts of an archive's cells.
@@ -68,72 +82,83 @@ impl std::fmt::Debug for ArchiveReader {
 }
 
 impl ArchiveReader {
-    /// Opens the archive that `src` holds. Its index is checked against its
-    /// checksums; with a memory map it is used where it is.
+    /// Opens the archive that `src` holds.
+    ///
+    /// Takes the same time whatever the archive's size: the directory and a
+    /// few small sections are read; every other part of the index is checked
+    /// against its checksum when it is first used. With a memory map it is
+    /// used where it lies.
     pub fn open(src: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::open_index(src, false)
+    }
+
+    /// An index put together by recovery may lack cells whose slots exist.
+    pub(crate) fn open_index(src: Arc<dyn ReadAt>, rebuilt: bool) -> Result<Self> {
         let layout = Layout::find(&*src)?;
-        for section in layout.sections() {
-            section.verify(&*src)?;
-        }
-        let summary_at = layout.section(kind::SUMMARY)?.offset;
-        let summary = Summary::read_from_bytes(&layout.bytes(&*src, kind::SUMMARY)?)
-            .map_err(|_| field(summary_at, name(kind::SUMMARY), "another size", "48 bytes"))?;
+        let section = layout.section(kind::SUMMARY)?;
+        section.expect_len(size_of::<Summary>() as u64)?;
+        let at = section.offset;
+        let summary = Summary::read_from_bytes(&section.whole(&*src, MAX_SMALL_SECTION)?)
+            .map_err(|_| field(at, name(kind::SUMMARY), "another size", "48 bytes"))?;
+        let k = layout.head.cells_per_frame.get();
+        let plain = layout.head.compatible.get() & COMPATIBLE_PLAIN != 0;
+        check(&summary, at, k, plain, rebuilt)?;
+        let (cells, non_zero) = (summary.cells.get(), summary.non_zero_cells.get());
+        let (slots, frames) = (summary.slots.get(), summary.frames.get());
         let original_len = summary.original_length.get();
-        let extents = extents(&layout, &*src, original_len)?;
-        let (cells, slots, frames) =
-            (summary.cells.get(), summary.slots.get(), summary.frames.get());
-        let cells_per_frame = u64::from(layout.head.cells_per_frame.get());
-        let bad = |what: &'static str, found: u64, expected: String| {
-            Err(field(summary_at, what, found, expected))
-        };
-        if cells != extents.cells() {
-            return bad("cells", cells, format!("{}, as the extents have", extents.cells()));
-        }
-        if frames != slots.div_ceil(cells_per_frame) {
-            return bad("frames", frames, format!("as many as {slots} slots need"));
-        }
-        if summary.non_zero_cells.get() > cells || slots > summary.non_zero_cells.get() {
-            return bad("slots", slots, format!("at most {cells}, the cells"));
-        }
-        let words = cells.div_ceil(64).next_multiple_of(4);
-        let index = RankIndex::from_parts(
-            layout.table(&src, kind::CELL_WORDS, words)?,
-            layout.table(&src, kind::CELL_BLOCKS, words / 4)?,
-            layout.table(&src, kind::CELL_SUPERBLOCKS, words.div_ceil(1024) + 1)?,
-            AvailRanges::identity(cells),
-        )
-        .map_err(|e| field(summary_at, "cells", e, "counts of the right length"))?;
-        if index.total() != summary.non_zero_cells.get() {
+        let frame_len = u64::from(k) * CELL_SIZE as u64;
+        let align = if plain { frame_len } else { 1 };
+        let extents = ExtentTable::open(&layout, &*src, original_len, cells, align)?;
+        let index = Bits::of_cells(&layout, &*src, cells)?;
+        if index.total() != non_zero {
             let expected = format!("{}, the bits set", index.total());
-            return bad("non_zero_cells", summary.non_zero_cells.get(), expected);
+            return Err(field(at, "non_zero_cells", non_zero, expected));
         }
         let bits = summary.slot_bits.get();
-        let slots = match bits {
-            0 if layout.optional(kind::SLOT_TABLE).is_none() => None,
-            1..=48 => {
-                let words = (summary.non_zero_cells.get() * u64::from(bits)).div_ceil(64) + 1;
-                Some(layout.table(&src, kind::SLOT_TABLE, words)?)
+        let slot_table = match (bits, layout.optional(kind::SLOT_TABLE)) {
+            (0, None) if slots == non_zero => None,
+            (1..=48, Some(table)) => {
+                // Below 2^48 cells and 2^6 bits.
+                table.expect_len(((non_zero * u64::from(bits)).div_ceil(64) + 1) * 8)?;
+                Some(table)
             }
-            _ => return bad("slot_bits", bits.into(), "1 to 48, or 0 and no slot table".into()),
+            _ => {
+                let expected = "1 to 48 with a slot table, or 0 and slots in order";
+                return Err(field(at, "slot_bits", bits, expected));
+            }
         };
-        let plain = layout.head.compatible.get() & COMPATIBLE_PLAIN != 0;
-        let data: u64 = extents.ranges().iter().map(|e| e.end - e.start).sum();
-        let bases = (frames + 1).div_ceil(FRAMES_PER_BASE as u64);
-        let digest_at = layout.section(kind::DIGEST)?.offset;
+        let bases = layout.section(kind::FRAME_BASES)?;
+        bases.expect_len((frames + 1).div_ceil(FRAMES_PER_BASE as u64) * 8)?;
+        let offsets = layout.section(kind::FRAME_OFFSETS)?;
+        offsets.expect_len((frames + 1) * 4)?;
+        let checks = layout.section(kind::FRAME_CHECKS)?;
+        checks.expect_len(frames * 4)?;
+        // A plain archive's frames hold whole cells but at the original's end.
+        let cut = cells * CELL_SIZE as u64;
+        let stored_len = if plain {
+            plain_len(&extents, &*src, original_len, cut)?
+        } else {
+            slots * CELL_SIZE as u64
+        };
+        let digest = layout.section(kind::DIGEST)?;
+        let digest_at = digest.offset;
         Ok(Self {
             cells: index,
-            slots,
-            bases: layout.table(&src, kind::FRAME_BASES, bases)?,
-            offsets: layout.table(&src, kind::FRAME_OFFSETS, frames + 1)?,
-            cells_per_frame,
-            stored_len: if plain { data } else { summary.slots.get() * CELL_SIZE as u64 },
+            slots: slot_table,
+            bases,
+            offsets,
+            checks,
+            cells_per_frame: k.into(),
+            stored_len,
             metadata: metadata(&layout, &*src)?,
-            digest: layout
-                .bytes(&*src, kind::DIGEST)?
+            digest: digest
+                .whole(&*src, MAX_SMALL_SECTION)?
                 .try_into()
                 .map(Digest)
                 .map_err(|_| field(digest_at, name(kind::DIGEST), "another size", "32 bytes"))?,
-            cache: FrameCache::new(cells_per_frame as usize * CELL_SIZE),
+            pages: LazyPages::default(),
+            cache: FrameCache::new(frame_len as usize),
+            moved: HashMap::new(),
             extents,
             summary,
             layout,
@@ -147,7 +172,7 @@ impl ArchiveReader {
         Stats {
             cells: s.cells.get(),
             zero_cells: s.cells.get() - s.non_zero_cells.get(),
-            duplicate_cells: s.non_zero_cells.get() - s.slots.get(),
+            duplicate_cells: s.non_zero_cells.get().saturating_sub(s.slots.get()),
             stored_cells: s.slots.get(),
             frames: s.frames.get(),
         }
@@ -164,8 +189,10 @@ impl ArchiveReader {
     }
 
     /// Ranges of the original that the cells cover.
-    pub fn extents(&self) -> &[Range<u64>] {
-        self.extents.ranges()
+    pub fn extents(&self) -> Result<Vec<Range<u64>>> {
+        let mut ranges = Vec::new();
+        self.extents.for_each(&*self.src, |e| ranges.push(e.range.clone()))?;
+        Ok(ranges)
     }
 
     /// Whether `zstd -d` gives back the original.
@@ -173,27 +200,68 @@ impl ArchiveReader {
         self.layout.head.compatible.get() & COMPATIBLE_PLAIN != 0
     }
 
-    /// Where physical pages lie in the original, as far as the archive says.
+    /// Where physical pages lie in the original, as far as the archive says:
+    /// a copy of all of it. [`ArchiveReader::locate`] answers for one address
+    /// at once.
     pub fn page_map(&self) -> Result<Option<PageMap>> {
-        page_map(&self.layout, &self.src)
+        self.pages.get(&self.layout, &*self.src)?.to_plan(&self.layout, &*self.src)
+    }
+
+    /// Offset in the original of the byte of memory at `pa`, and how many
+    /// bytes of memory go on from there; `None` where it wasn't dumped or the
+    /// archive doesn't say. Nothing is decompressed. The original may have
+    /// been cut off before that offset.
+    pub fn locate(&self, pa: PhysAddr) -> Result<Option<(u64, u64)>> {
+        self.pages.get(&self.layout, &*self.src)?.locate(&*self.src, pa)
+    }
+
+    /// Where the bytes of all data frames lie: before the index.
+    pub(crate) fn data_end(&self) -> u64 {
+        self.layout.index_offset
+    }
+
+    pub(crate) fn src(&self) -> &dyn ReadAt {
+        &*self.src
+    }
+
+    /// Tells that `frame` lies at another offset and has that many bytes, or
+    /// that it is lost. Recovery alone does this, before anything is read.
+    pub(crate) fn set_moved(&mut self, frame: u64, place: Option<(u64, u64)>) {
+        self.moved.insert(frame, place);
+    }
+
+    pub(crate) fn set_stored_len(&mut self, len: u64) {
+        self.stored_len = len;
+    }
+
+    /// What the end of `frame` must be.
+    pub(crate) fn frame_check(&self, frame: u64) -> Result<u32> {
+        self.checks.u32(&*self.src, frame)
+    }
+
+    pub(crate) fn frame_of_slot(&self, slot: u64) -> u64 {
+        slot / self.cells_per_frame
+    }
+
+    /// Every extent, in order: its range and the number of its first cell.
+    pub(crate) fn for_each_extent(&self, mut f: impl FnMut(&Range<u64>, u64)) -> Result<()> {
+        self.extents.for_each(&*self.src, |e| f(&e.range, e.first_cell))
     }
 
     /// The slot of a cell; `None` for a zero cell.
-    fn slot_of(&self, cell: u64) -> Result<Option<u64>> {
-        let Some(ordinal) = self.cells.find(Pfn(cell)) else { return Ok(None) };
+    #[inline]
+    pub(crate) fn slot_of(&self, cell: u64) -> Result<Option<u64>> {
+        let src = &*self.src;
+        let Some(ordinal) = self.cells.find(src, cell)? else { return Ok(None) };
         let slot = match &self.slots {
             None => ordinal,
             Some(table) => {
                 let bits = u64::from(self.summary.slot_bits.get());
-                let at = ordinal.saturating_mul(bits);
-                let (word, shift) = ((at / 64) as usize, at % 64);
-                match table.as_ref().get(word..word.saturating_add(2)) {
-                    Some(two) => {
-                        let two = u128::from(two[0]) | u128::from(two[1]) << 64;
-                        (two >> shift) as u64 & ((1 << bits) - 1)
-                    }
-                    None => u64::MAX,
-                }
+                let (word, shift) = (ordinal * bits / 64, ordinal * bits % 64);
+                let low = table.u64(src, word)?;
+                let high = if shift + bits > 64 { table.u64(src, word + 1)? } else { 0 };
+                let two = u128::from(low) | u128::from(high) << 64;
+                (two >> shift) as u64 & ((1 << bits) - 1)
             }
         };
         if slot >= self.summary.slots.get() {
@@ -204,21 +272,85 @@ impl ArchiveReader {
     }
 
     /// The original's bytes that a cell covers; `None` for a zero cell.
-    pub(crate) fn non_zero_range(&self, cell: u64) -> Option<Range<u64>> {
-        self.cells.find(Pfn(cell))?;
-        self.extents.range_of(cell)
+    pub(crate) fn non_zero_range(&self, cell: u64) -> Result<Option<Range<u64>>> {
+        match self.cells.find(&*self.src, cell)? {
+            Some(_) => self.extents.range_of(&*self.src, cell),
+            None => Ok(None),
+        }
     }
 
-    /// Checks what reading doesn't need.
-    pub(crate) fn verify_seek_table(&self) -> Result<()> {
+    /// Checks the seek table against the frames themselves, and the frames
+    /// that the index doesn't name: checkpoints and, in plain archives, those
+    /// of zeros.
+    pub(crate) fn verify_other_frames(&self) -> Vec<crate::Error> {
+        let src = &*self.src;
+        let mut errors = Vec::new();
+        let mut zeros = (Vec::new(), 0);
+        let mut frame = 0;
+        let mut each = |off: u64, len: u32, content: u32| {
+            let is_data = frame < self.summary.frames.get()
+                && self.frame_range(frame).is_ok_and(|(start, _)| start == off);
+            if is_data {
+                frame += 1;
+                if content as usize == self.frame_len(frame - 1) {
+                    return;
+                }
+            } else if off >= self.layout.index_offset || off < size_of::<Head>() as u64 {
+                // Head, index and locator have been looked at; their sizes
+                // are in the sum.
+                return;
+            } else if content == 0 {
+                let bytes = read(src, off, len as usize, "checkpoint");
+                if bytes.is_ok_and(|b| Window::decode(&b).is_some()) {
+                    return;
+                }
+                errors.push(crate::Error::Checksum { part: "checkpoint", off, len: len.into() });
+                return;
+            } else if self.is_plain() && content <= MAX_HOLE_FRAME {
+                let bytes = read(src, off, len as usize, "frame of zeros").unwrap_or_default();
+                // Nearly all are alike: only the first is decompressed.
+                if zeros == (bytes.clone(), content) {
+                    return;
+                }
+                if frames::holds_zeros(&bytes, content as usize) {
+                    zeros = (bytes, content);
+                    return;
+                }
+            }
+            errors.push(field(
+                off,
+                "seek table",
+                format!("{len} bytes, content {content}"),
+                "a frame",
+            ));
+        };
         // Holes of a plain archive are in frames too.
         let content = if self.is_plain() { self.len() } else { self.stored_len };
-        self.layout.verify_seek_table(&*self.src, content)
+        let sums = self.layout.verify_seek_table(src, content, &mut each);
+        errors.truncate(LISTED_ERRORS);
+        errors.extend(sums.err());
+        errors
+    }
+
+    /// Checks every section of the index, and what they say of each other.
+    pub(crate) fn verify_index(&self) -> Vec<crate::Error> {
+        let src = &*self.src;
+        let sections = self.layout.sections();
+        let mut errors: Vec<_> =
+            sections.filter_map(|s| s.for_each_chunk(src, |_| ()).err()).collect();
+        if errors.is_empty() {
+            errors.extend(self.extents.for_each(src, |_| ()).err());
+            errors.extend(self.cells.verify(src).err());
+            errors.extend(self.layout.verify_gaps(src).err());
+        }
+        errors
     }
 
     /// The digest that these cells make with this index.
-    pub(crate) fn digest_of(&self, cells: Digester) -> Digest {
-        cells.finish(self.cells.words(), self.extents.ranges(), self.len())
+    pub(crate) fn digest_of(&self, mut cells: Digester) -> Result<Digest> {
+        self.cells.for_each_chunk(&*self.src, |words| cells.words(words))?;
+        self.extents.for_each(&*self.src, |e| cells.extent(&e.range))?;
+        Ok(cells.finish(self.len()))
     }
 
     /// [`ReadAt::read_at`] with this crate's errors.
@@ -230,11 +362,17 @@ impl ArchiveReader {
         let mut at = off;
         // The frame read last: cells that follow each other share frames.
         let mut last: Option<(u64, Arc<[u8]>)> = None;
+        let mut entry: Option<Entry> = None;
         while !rest.is_empty() {
-            let (index, extent) = match self.extents.at_or_after(at) {
-                Some((index, extent)) if extent.start <= at => (index, extent.clone()),
+            if entry.as_ref().is_none_or(|e| !e.range.contains(&at)) {
+                entry = self.extents.at_or_after(&*self.src, at)?;
+            }
+            let current = match &entry {
+                Some(e) if e.range.contains(&at) => e,
+                // A hostile table may send us back: the hole then ends here.
                 next => {
-                    let until = next.map_or(end, |(_, e)| e.start.min(end));
+                    let until = next.as_ref().map_or(end, |e| e.range.start.clamp(at, end));
+                    let until = if until == at { end } else { until };
                     let (hole, more) =
                         std::mem::take(&mut rest).split_at_mut((until - at) as usize);
                     hole.fill(0);
@@ -243,13 +381,14 @@ impl ArchiveReader {
                     continue;
                 }
             };
-            let cell = self.extents.cell_of(index, at);
+            let extent = &current.range;
+            let cell = current.cell_of(at);
             let within = ((at - extent.start) % CELL_SIZE as u64) as usize;
             let n = (CELL_SIZE - within).min((extent.end - at) as usize).min(rest.len());
             match self.slot_of(cell)? {
                 None => rest[..n].fill(0),
                 Some(slot) => {
-                    if let Some(frame) = self.whole_frame(slot, cell, at, &extent, rest)? {
+                    if let Some(frame) = self.whole_frame(slot, cell, at, extent, rest)? {
                         let len = self.frame_len(frame);
                         self.decode(frame, &mut rest[..len])?;
                         rest = &mut std::mem::take(&mut rest)[len..];
@@ -313,75 +452,81 @@ impl ReadAt for ArchiveReader {
     }
 
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
-        let Some((index, extent)) = self.extents.at_or_after(off) else { return Ok(None) };
-        let from = self.extents.cell_of(index, off.max(extent.start));
-        let Some(run) = self.cells.next_run(from) else { return Ok(None) };
-        let Some(first) = self.extents.range_of(run.start) else { return Ok(None) };
-        let Some((_, extent)) = self.extents.at_or_after(first.start) else { return Ok(None) };
-        let cells = run.end - run.start;
-        let end = first.start.saturating_add(cells.saturating_mul(CELL_SIZE as u64));
-        let start = first.start.max(off);
-        Ok(Some(start..end.min(extent.end)))
+        self.next_run(off).map_err(io::Error::other)
     }
 }
 
-fn extents(layout: &Layout, src: &dyn ReadAt, len: u64) -> Result<Extents> {
-    let at = layout.section(kind::EXTENTS)?.offset;
-    let bytes = layout.bytes(src, kind::EXTENTS)?;
-    let ranges = bytes
-        .chunks_exact(size_of::<Extent>())
-        .filter_map(|b| Extent::read_from_bytes(b).ok())
-        .map(|e| e.start.get()..e.end.get())
-        .collect();
-    Extents::new(ranges, len).map_err(|bad| {
-        let off = at + (bad.index * size_of::<Extent>()) as u64;
-        field(off, "extents", bad.found, format!("ascending ranges that end by {len:#x}"))
-    })
+impl ArchiveReader {
+    fn next_run(&self, off: u64) -> Result<Option<Range<u64>>> {
+        let src = &*self.src;
+        let Some(extent) = self.extents.at_or_after(src, off)? else { return Ok(None) };
+        let from = extent.cell_of(off.max(extent.range.start));
+        let Some(run) = self.cells.next_run(src, from)? else { return Ok(None) };
+        let Some(first) = self.extents.range_of(src, run.start)? else { return Ok(None) };
+        let Some(extent) = self.extents.at_or_after(src, first.start)? else { return Ok(None) };
+        let cells = run.end - run.start;
+        let end = first.start.saturating_add(cells.saturating_mul(CELL_SIZE as u64));
+        let range = first.start.max(off)..end.min(extent.range.end);
+        // Only a hostile index leads backwards.
+        Ok((range.start < range.end).then_some(range))
+    }
+}
+
+/// What the counts say of each other. Behind this, sums and products of them
+/// stay below 2^63.
+fn check(
+    summary: &Summary,
+    at: u64,
+    cells_per_frame: u32,
+    plain: bool,
+    rebuilt: bool,
+) -> Result<()> {
+    let bad =
+        |what: &'static str, found: u64, expected: String| Err(field(at, what, found, expected));
+    let (cells, non_zero) = (summary.cells.get(), summary.non_zero_cells.get());
+    let (slots, frames) = (summary.slots.get(), summary.frames.get());
+    let original_len = summary.original_length.get();
+    if original_len > MAX_ORIGINAL_LEN {
+        return bad("original_length", original_len, "at most 2^60".into());
+    }
+    if cells > original_len {
+        return bad("cells", cells, format!("at most {original_len}, the original's bytes"));
+    }
+    // An index of 4 GiB has room for 2^35 bits.
+    if cells > 1 << 35 {
+        return bad("cells", cells, "at most 2^35".into());
+    }
+    if summary.cells_per_frame.get() != cells_per_frame {
+        let expected = format!("{cells_per_frame}, as the head says");
+        return bad("cells_per_frame", summary.cells_per_frame.get().into(), expected);
+    }
+    if non_zero > cells || (plain && non_zero < cells) {
+        return bad("non_zero_cells", non_zero, format!("as fits {cells} cells"));
+    }
+    if (slots > non_zero && !(rebuilt && slots <= 1 << 36))
+        || (slots == 0) != (non_zero == 0)
+        || (plain && slots < cells)
+    {
+        return bad("slots", slots, format!("as fits {non_zero} non-zero cells"));
+    }
+    if frames != slots.div_ceil(cells_per_frame.into()) {
+        return bad("frames", frames, format!("as many as {slots} slots need"));
+    }
+    Ok(())
+}
+
+/// Bytes that a plain archive's data frames hold: whole cells, but where the
+/// last extent ends with the original.
+fn plain_len(extents: &ExtentTable, src: &dyn ReadAt, len: u64, whole: u64) -> Result<u64> {
+    let last = extents.last(src)?;
+    let short = last
+        .filter(|e| e.range.end == len)
+        .map_or(0, |e| e.cells() * CELL_SIZE as u64 - (e.range.end - e.range.start));
+    Ok(whole - short)
 }
 
 fn metadata(layout: &Layout, src: &dyn ReadAt) -> Result<Metadata> {
-    let at = layout.section(kind::METADATA)?.offset;
-    serde_json::from_slice(&layout.bytes(src, kind::METADATA)?)
-        .map_err(|e| field(at, name(kind::METADATA), e, "a JSON object"))
-}
-
-fn page_map(layout: &Layout, src: &Arc<dyn ReadAt>) -> Result<Option<PageMap>> {
-    if layout.optional(kind::SEGMENTS).is_some() {
-        let loads = layout
-            .bytes(&**src, kind::SEGMENTS)?
-            .chunks_exact(size_of::<Segment>())
-            .filter_map(|b| Segment::read_from_bytes(b).ok())
-            .map(|s| PtLoad {
-                p_paddr: s.p_paddr.get(),
-                p_vaddr: s.p_vaddr.get(),
-                p_offset: s.p_offset.get(),
-                p_filesz: s.p_filesz.get(),
-                p_memsz: s.p_memsz.get(),
-            })
-            .collect();
-        return Ok(Some(PageMap::Segments(loads)));
-    }
-    let Some(section) = layout.optional(kind::PAGE_MAP) else { return Ok(None) };
-    let bytes = layout.bytes(&**src, kind::PAGE_MAP)?;
-    let (header, pairs) = PageMapHeader::read_from_prefix(&bytes).map_err(|_| {
-        field(section.offset, name(kind::PAGE_MAP), bytes.len(), "24 bytes or more")
-    })?;
-    let pages = header.pages.get();
-    let words = pages.div_ceil(64).next_multiple_of(4);
-    let dump_avail = pairs
-        .chunks_exact(size_of::<Extent>())
-        .filter_map(|b| Extent::read_from_bytes(b).ok())
-        .map(|e| (e.start.get(), e.end.get()))
-        .collect();
-    let words64 =
-        |kind, len| Ok::<_, Error>(layout.table::<u64>(src, kind, len)?.as_ref().to_vec());
-    Ok(Some(PageMap::Minidump(MinidumpPages {
-        page_shift: header.page_shift.get(),
-        first_page: header.first_page.get(),
-        pages,
-        dump_avail,
-        words: words64(kind::PAGE_WORDS, words)?,
-        blocks: layout.table::<u16>(src, kind::PAGE_BLOCKS, words / 4)?.as_ref().to_vec(),
-        supers: words64(kind::PAGE_SUPERBLOCKS, words.div_ceil(1024) + 1)?,
-    })))
+    let section = layout.section(kind::METADATA)?;
+    serde_json::from_slice(&section.whole(src, MAX_SMALL_SECTION)?)
+        .map_err(|e| field(section.offset, name(kind::METADATA), e, "a JSON object"))
 }

@@ -6,26 +6,15 @@ use std::sync::Arc;
 use vmcask_dump::ReadAt;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::table::{Table, Word};
+use super::section::{Section, chunks};
 use crate::digest::{checksum, checksum32};
 use crate::error::{Error, Result};
 use crate::layout::{
     CELL_SIZE, CHECKSUM_LEN, CHUNK_LEN, DirectoryEntry, FORMAT_VERSION, HEAD_FRAME, HEAD_MAGIC,
     Head, INDEX_FRAME, KNOWN_INCOMPATIBLE, LOCATOR_FRAME, LOCATOR_MAGIC, Locator,
-    MAX_CELLS_PER_FRAME, SECTION_ALIGN, SECTION_REQUIRED, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN,
-    SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, kind,
+    MAX_CELLS_PER_FRAME, MAX_SECTIONS, SECTION_ALIGN, SECTION_REQUIRED, SEEK_ENTRY_LEN,
+    SEEK_FOOTER_LEN, SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, kind,
 };
-
-/// A section and what it is called in messages.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Section {
-    pub(crate) kind: u32,
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-    checksum: [u8; CHECKSUM_LEN],
-    /// Offset of its first chunk checksum.
-    checksums: u64,
-}
 
 /// Where everything lies.
 pub(crate) struct Layout {
@@ -34,7 +23,7 @@ pub(crate) struct Layout {
     pub(crate) index_offset: u64,
     /// Where the seek table begins.
     pub(crate) seek_table: u64,
-    sections: BTreeMap<u32, Section>,
+    sections: BTreeMap<u32, Arc<Section>>,
 }
 
 pub(crate) fn name(kind: u32) -> &'static str {
@@ -47,6 +36,7 @@ pub(crate) fn name(kind: u32) -> &'static str {
         kind::SLOT_TABLE => "section slot table",
         kind::FRAME_BASES => "section frame bases",
         kind::FRAME_OFFSETS => "section frame offsets",
+        kind::FRAME_CHECKS => "section frame checks",
         kind::PAGE_MAP => "section page map",
         kind::PAGE_WORDS => "section page words",
         kind::PAGE_BLOCKS => "section page blocks",
@@ -101,6 +91,7 @@ impl Layout {
             || index_end != Some(locator_offset)
             || directory_offset < index_offset + SKIPPABLE_HEADER_LEN as u64
             || directory_offset.checked_add(directory_len) != index_end
+            || locator.sections.get() > MAX_SECTIONS
         {
             return Err(field(
                 locator_offset,
@@ -110,8 +101,9 @@ impl Layout {
             ));
         }
         let frame = read(src, index_offset, SKIPPABLE_HEADER_LEN, "index")?;
-        let size = locator.index_length.get() - SKIPPABLE_HEADER_LEN as u64;
-        if frame[..4] != INDEX_FRAME.to_le_bytes() || frame[4..] != (size as u32).to_le_bytes() {
+        let size = locator.index_length.get().checked_sub(SKIPPABLE_HEADER_LEN as u64);
+        let promised = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
+        if frame[..4] != INDEX_FRAME.to_le_bytes() || size != Some(promised.into()) {
             return Err(field(index_offset, "index", "no frame header", "that of the index"));
         }
         let bytes = read(src, directory_offset, directory_len as usize, "directory")?;
@@ -127,57 +119,68 @@ impl Layout {
         Ok(Self { head, index_offset, seek_table, sections })
     }
 
-    pub(crate) fn sections(&self) -> impl Iterator<Item = &Section> {
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &Arc<Section>> {
         self.sections.values()
     }
 
-    pub(crate) fn optional(&self, kind: u32) -> Option<&Section> {
-        self.sections.get(&kind)
+    pub(crate) fn optional(&self, kind: u32) -> Option<Arc<Section>> {
+        self.sections.get(&kind).cloned()
     }
 
-    pub(crate) fn section(&self, kind: u32) -> Result<&Section> {
-        self.sections.get(&kind).ok_or_else(|| {
+    pub(crate) fn section(&self, kind: u32) -> Result<Arc<Section>> {
+        self.optional(kind).ok_or_else(|| {
             field(self.index_offset, name(kind), "missing", "a section of this kind")
         })
-    }
-
-    /// A section's bytes, at most `most` of them.
-    pub(crate) fn bytes(&self, src: &dyn ReadAt, kind: u32) -> Result<Vec<u8>> {
-        let s = self.section(kind)?;
-        read(src, s.offset, s.length as usize, name(kind))
-    }
-
-    /// A section of exactly `len` integers.
-    pub(crate) fn table<T: Word>(
-        &self,
-        src: &Arc<dyn ReadAt>,
-        kind: u32,
-        len: u64,
-    ) -> Result<Table<T>> {
-        let s = self.section(kind)?;
-        let expected = len.saturating_mul(size_of::<T>() as u64);
-        if s.length != expected {
-            return Err(field(s.offset, name(kind), s.length, format!("{expected} bytes")));
-        }
-        Table::new(src, s.offset, s.length as usize)
     }
 }
 
 impl Layout {
+    /// Checks that nothing but zeros lies between sections.
+    pub(crate) fn verify_gaps(&self, src: &dyn ReadAt) -> Result<()> {
+        let mut parts: Vec<_> =
+            self.sections.values().map(|s| (s.offset, s.offset + s.length)).collect();
+        let (sums, first) = self.sections.values().fold((0, u64::MAX), |(n, first), s| {
+            (n + chunks(s.length) * CHECKSUM_LEN as u64, first.min(s.checksums()))
+        });
+        parts.push((first, first.saturating_add(sums)));
+        parts.sort_unstable();
+        let mut at = self.index_offset + SKIPPABLE_HEADER_LEN as u64;
+        for (start, end) in parts {
+            // Sections of a hostile index may overlap; of ours they don't.
+            let gap = start.saturating_sub(at);
+            if gap >= SECTION_ALIGN {
+                return Err(field(at, "index", format!("a gap of {gap} bytes"), "less than 64"));
+            }
+            if read(src, at, gap as usize, "index")?.iter().any(|&b| b != 0) {
+                return Err(field(at, "index", "something else", "zeros between sections"));
+            }
+            at = at.max(end);
+        }
+        Ok(())
+    }
+
     /// Checks the seek table, which this reader doesn't use: the frames it
-    /// names must fill the file up to it, and hold `content` bytes.
-    pub(crate) fn verify_seek_table(&self, src: &dyn ReadAt, content: u64) -> Result<()> {
+    /// names must fill the file up to it, and hold `content` bytes. `f` is
+    /// shown each: offset, compressed and decompressed size.
+    pub(crate) fn verify_seek_table(
+        &self,
+        src: &dyn ReadAt,
+        content: u64,
+        mut f: impl FnMut(u64, u32, u32),
+    ) -> Result<()> {
         let off = self.seek_table;
         let len = src.len() - off;
         let mut at = off + SKIPPABLE_HEADER_LEN as u64;
         let end = src.len() - SEEK_FOOTER_LEN as u64;
         let frame = read(src, off, SKIPPABLE_HEADER_LEN, "seek table")?;
-        let size = (len - SKIPPABLE_HEADER_LEN as u64) as u32;
+        let size = u32::try_from(len - SKIPPABLE_HEADER_LEN as u64).unwrap_or(u32::MAX);
         let (mut compressed, mut decompressed) = (0, 0);
         while at < end {
             let n = (end - at).min(CHUNK_LEN as u64) as usize;
             for entry in read(src, at, n, "seek table")?.chunks_exact(SEEK_ENTRY_LEN) {
                 let Ok(e) = SeekEntry::read_from_bytes(entry) else { continue };
+                f(compressed, e.compressed.get(), e.decompressed.get());
+                // 2^32 entries of 2^32 at most.
                 compressed += u64::from(e.compressed.get());
                 decompressed += u64::from(e.decompressed.get());
             }
@@ -190,33 +193,6 @@ impl Layout {
         {
             let found = format!("{compressed} bytes of frames holding {decompressed}");
             return Err(field(off, "seek table", found, format!("{off} holding {content}")));
-        }
-        Ok(())
-    }
-}
-
-impl Section {
-    /// Checks every chunk.
-    pub(crate) fn verify(&self, src: &dyn ReadAt) -> Result<()> {
-        let part = name(self.kind);
-        let chunks = self.length.div_ceil(CHUNK_LEN as u64);
-        let sums = read(src, self.checksums, chunks as usize * CHECKSUM_LEN, "checksums")?;
-        if checksum(&sums) != self.checksum {
-            return Err(Error::Checksum {
-                part: "checksums",
-                off: self.checksums,
-                len: sums.len() as u64,
-            });
-        }
-        let mut chunk = vec![0; CHUNK_LEN.min(self.length as usize)];
-        for (i, sum) in sums.chunks_exact(CHECKSUM_LEN).enumerate() {
-            let at = (i * CHUNK_LEN) as u64;
-            let n = CHUNK_LEN.min((self.length - at) as usize);
-            let (off, bytes) = (self.offset + at, &mut chunk[..n]);
-            src.read_exact_at(off, bytes).map_err(|source| Error::Read { off, len: n, source })?;
-            if checksum(bytes) != *sum {
-                return Err(Error::Checksum { part, off, len: n as u64 });
-            }
         }
         Ok(())
     }
@@ -294,7 +270,9 @@ fn locator(src: &dyn ReadAt) -> Result<(Locator, u64)> {
     Ok((locator, offset))
 }
 
-fn directory(bytes: &[u8], index_offset: u64, end: u64) -> Result<BTreeMap<u32, Section>> {
+type Sections = BTreeMap<u32, Arc<Section>>;
+
+fn directory(bytes: &[u8], index_offset: u64, end: u64) -> Result<Sections> {
     let mut entries = Vec::new();
     for (i, bytes) in bytes.chunks_exact(size_of::<DirectoryEntry>()).enumerate() {
         let off = end + (i * size_of::<DirectoryEntry>()) as u64;
@@ -315,26 +293,18 @@ fn directory(bytes: &[u8], index_offset: u64, end: u64) -> Result<BTreeMap<u32, 
         entries.push(e);
     }
     // Chunk checksums end where the directory begins.
-    let chunks = entries
-        .iter()
-        .map(|e| e.length.get().div_ceil(CHUNK_LEN as u64))
-        .fold(0, u64::saturating_add);
+    let all = entries.iter().map(|e| chunks(e.length.get())).fold(0, u64::saturating_add);
     let mut checksums = end
-        .checked_sub(chunks.saturating_mul(CHECKSUM_LEN as u64))
+        .checked_sub(all.saturating_mul(CHECKSUM_LEN as u64))
         .filter(|&c| c >= index_offset)
         .ok_or_else(|| field(end, "directory", "more chunks", "as many as have a checksum"))?;
     let mut sections = BTreeMap::new();
     for e in entries {
-        let section = Section {
-            kind: e.kind.get(),
-            offset: e.offset.get(),
-            length: e.length.get(),
-            checksum: e.checksum,
-            checksums,
-        };
-        checksums += section.length.div_ceil(CHUNK_LEN as u64) * CHECKSUM_LEN as u64;
-        if sections.insert(section.kind, section).is_some() {
-            return Err(field(end, "directory", format!("kind {} twice", e.kind), "once each"));
+        let (kind, length) = (e.kind.get(), e.length.get());
+        let section = Section::new(kind, e.offset.get(), length, e.checksum, checksums);
+        checksums += chunks(length) * CHECKSUM_LEN as u64;
+        if sections.insert(kind, Arc::new(section)).is_some() {
+            return Err(field(end, "directory", format!("kind {kind} twice"), "once each"));
         }
     }
     Ok(sections)

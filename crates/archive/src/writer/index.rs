@@ -45,9 +45,10 @@ impl Content<'_> {
     }
 }
 
-/// Slots of all non-zero cells, told by the exceptions.
+/// Slots of all non-zero cells, told by the exceptions: any other cell takes
+/// the slot behind the highest so far.
 struct SlotTable<'a> {
-    duplicates: &'a [(u64, u64)],
+    exceptions: &'a [(u64, u64)],
     non_zero: u64,
     bits: u32,
 }
@@ -59,17 +60,14 @@ impl SlotTable<'_> {
     }
 
     fn write(&self, to: &mut Chunks<'_, '_>) -> Result<()> {
-        let mut duplicates = self.duplicates.iter().peekable();
+        let mut exceptions = self.exceptions.iter().peekable();
         let mut next_slot = 0;
         let mut pending = 0u128;
         let mut filled = 0;
         for ordinal in 0..self.non_zero {
-            let slot = if let Some(&(_, slot)) = duplicates.next_if(|d| d.0 == ordinal) {
-                slot
-            } else {
-                next_slot += 1;
-                next_slot - 1
-            };
+            let exception = exceptions.next_if(|e| e.0 == ordinal);
+            let slot = exception.map_or(next_slot, |e| e.1);
+            next_slot = next_slot.max(slot + 1);
             pending |= u128::from(slot) << filled;
             filled += self.bits;
             if filled >= 64 {
@@ -118,7 +116,7 @@ impl Chunks<'_, '_> {
 
 /// Writes index and locator. The counts in the answer are final, its length
 /// is not.
-pub(super) fn write(
+pub(crate) fn write(
     data: Data,
     extents: &Extents,
     plan: &Plan,
@@ -130,9 +128,16 @@ pub(super) fn write(
     let frames = data.frame_offsets.len() as u64 - 1;
     let stored = AvailRanges::identity(cells);
     let cell_index = OwnedRankIndex::build(PageBitmap::from_words(data.words, cells), stored);
-    let digest = data.digester.finish(cell_index.words(), extents.ranges(), original_len);
+    let mut digester = data.digester;
+    for word in cell_index.words() {
+        digester.words(&word.to_le_bytes());
+    }
+    for extent in extents.ranges() {
+        digester.extent(extent);
+    }
+    let digest = digester.finish(original_len);
 
-    let in_order = data.duplicates.is_empty();
+    let in_order = data.exceptions.is_empty();
     let slot_bits =
         if in_order { 0 } else { u64::BITS - data.slots.saturating_sub(1).leading_zeros() }.max(
             // One slot and many duplicates of it: a width all the same.
@@ -145,13 +150,15 @@ pub(super) fn write(
         slots: data.slots.into(),
         frames: frames.into(),
         slot_bits: slot_bits.into(),
-        reserved: U32::ZERO,
+        cells_per_frame: head.cells_per_frame,
     };
     let extent_bytes = extents
         .ranges()
         .iter()
-        .flat_map(|e| {
-            let e = Extent { start: e.start.into(), end: e.end.into() };
+        .enumerate()
+        .flat_map(|(i, e)| {
+            let first = extents.first_cell(i);
+            let e = Extent { start: e.start.into(), end: e.end.into(), first_cell: first.into() };
             e.as_bytes().to_vec()
         })
         .collect();
@@ -168,11 +175,12 @@ pub(super) fn write(
     ];
     if !in_order {
         let table =
-            SlotTable { duplicates: &data.duplicates, non_zero: data.non_zero, bits: slot_bits };
+            SlotTable { exceptions: &data.exceptions, non_zero: data.non_zero, bits: slot_bits };
         sections.push((kind::SLOT_TABLE, Content::Slots(table)));
     }
     sections.push((kind::FRAME_BASES, Content::U64s(&bases)));
     sections.push((kind::FRAME_OFFSETS, Content::Bytes(offsets)));
+    sections.push((kind::FRAME_CHECKS, Content::Bytes(data.frame_checks)));
     match &plan.page_map {
         Some(PageMap::Minidump(pages)) => {
             sections.push((kind::PAGE_MAP, Content::Bytes(page_map(pages))));
@@ -202,7 +210,7 @@ pub(super) fn write(
         bytes: 0,
         cells,
         zero_cells: cells - data.non_zero,
-        duplicate_cells: data.duplicates.len() as u64,
+        duplicate_cells: data.non_zero - data.slots.min(data.non_zero),
         stored_cells: data.slots,
         digest,
     })

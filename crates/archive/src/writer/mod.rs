@@ -2,8 +2,8 @@
 //! length.
 
 mod dedup;
-mod index;
-mod pipeline;
+pub(crate) mod index;
+pub(crate) mod pipeline;
 mod workers;
 
 use std::io::{self, Write};
@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::layout::{
     CELL_SIZE, COMPATIBLE_PLAIN, DEFAULT_CELLS_PER_FRAME, FORMAT_VERSION, HEAD_FRAME, HEAD_MAGIC,
-    Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN, SEEK_TABLE_FRAME,
-    SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry,
+    Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, MAX_ORIGINAL_LEN, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN,
+    SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, WINDOW_CELLS,
 };
 use crate::plan::Plan;
 use vmcask_dump::ReadAt;
@@ -34,6 +34,9 @@ pub struct WriteOptions {
     pub threads: usize,
     /// No zero and no duplicate cells: `zstd -d` gives back the original.
     pub plain: bool,
+    /// Cells that a checkpoint describes, 1 to 4096: of an archive that is cut
+    /// off, no more of them are lost beyond the frames that are missing.
+    pub cells_per_checkpoint: u32,
     /// Bytes for the table that finds duplicates.
     pub dedup_memory: usize,
 }
@@ -45,6 +48,7 @@ impl Default for WriteOptions {
             cells_per_frame: DEFAULT_CELLS_PER_FRAME,
             threads: 1,
             plain: false,
+            cells_per_checkpoint: WINDOW_CELLS as u32,
             dedup_memory: 96 << 20,
         }
     }
@@ -103,28 +107,29 @@ pub fn write(
             opts.cells_per_frame
         )));
     }
-    let ranges = if opts.plain && plan.open_end {
-        Plan::whole(src.len()).extents
-    } else if opts.plain {
-        pipeline::whole_frames(&plan.extents, src.len(), opts.cells_per_frame)
-    } else {
-        plan.extents.clone()
+    if !(1..=WINDOW_CELLS).contains(&opts.cells_per_checkpoint.into()) {
+        return Err(Error::Plan(format!(
+            "{} cells a checkpoint; 1 to {WINDOW_CELLS} are possible",
+            opts.cells_per_checkpoint
+        )));
+    }
+    if src.len() > MAX_ORIGINAL_LEN {
+        return Err(Error::Plan(format!("{} bytes; 2^60 are possible", src.len())));
+    }
+    let checked = |ranges| {
+        Extents::new(ranges, src.len())
+            .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))
     };
-    let extents = Extents::new(ranges, src.len())
-        .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))?;
+    let mut extents = checked(plan.extents.clone())?;
+    if opts.plain && plan.open_end {
+        extents = checked(Plan::whole(src.len()).extents)?;
+    } else if opts.plain {
+        let k = opts.cells_per_frame;
+        extents = checked(pipeline::whole_frames(extents.ranges(), src.len(), k))?;
+    }
 
     let mut out = Output::new(out);
-    let head = Head {
-        frame_magic: HEAD_FRAME.into(),
-        frame_size: ((size_of::<Head>() - SKIPPABLE_HEADER_LEN) as u32).into(),
-        magic: HEAD_MAGIC,
-        format_version: FORMAT_VERSION.into(),
-        cell_size: (CELL_SIZE as u32).into(),
-        cells_per_frame: opts.cells_per_frame.into(),
-        reserved: U32::ZERO,
-        incompatible: 0.into(),
-        compatible: if opts.plain { COMPATIBLE_PLAIN } else { 0 }.into(),
-    };
+    let head = head(opts.cells_per_frame, opts.plain);
     out.frame(head.as_bytes(), 0)?;
     let mut data =
         pipeline::run(src, &extents, opts, plan.open_end, &mut out, progress, cancelled)?;
@@ -158,16 +163,30 @@ fn ended_at(extents: &Extents, end: u64) -> Result<Extents> {
         .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))
 }
 
+pub(crate) fn head(cells_per_frame: u32, plain: bool) -> Head {
+    Head {
+        frame_magic: HEAD_FRAME.into(),
+        frame_size: ((size_of::<Head>() - SKIPPABLE_HEADER_LEN) as u32).into(),
+        magic: HEAD_MAGIC,
+        format_version: FORMAT_VERSION.into(),
+        cell_size: (CELL_SIZE as u32).into(),
+        cells_per_frame: cells_per_frame.into(),
+        reserved: U32::ZERO,
+        incompatible: 0.into(),
+        compatible: if plain { COMPATIBLE_PLAIN } else { 0 }.into(),
+    }
+}
+
 /// The output with its position and the sizes of its frames.
-struct Output<'a> {
+pub(crate) struct Output<'a> {
     inner: &'a mut dyn Write,
-    at: u64,
+    pub(crate) at: u64,
     /// Compressed and decompressed size of every frame.
     frames: Vec<(u32, u32)>,
 }
 
 impl<'a> Output<'a> {
-    fn new(inner: &'a mut dyn Write) -> Self {
+    pub(crate) fn new(inner: &'a mut dyn Write) -> Self {
         Self { inner, at: 0, frames: Vec::new() }
     }
 
@@ -203,7 +222,7 @@ impl<'a> Output<'a> {
         self.bytes(&zeros[..n as usize])
     }
 
-    fn seek_table(&mut self) -> Result<()> {
+    pub(crate) fn seek_table(&mut self) -> Result<()> {
         let frames = std::mem::take(&mut self.frames);
         let size = frames.len() * SEEK_ENTRY_LEN + SEEK_FOOTER_LEN;
         self.bytes(&SEEK_TABLE_FRAME.to_le_bytes())?;

@@ -3,7 +3,7 @@
 //! The archive's bytes depend on the source and the options, never on the
 //! number of threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,10 +12,11 @@ use crossbeam_channel::{Receiver, Sender};
 use super::dedup::DedupTable;
 use super::workers::{Done, Frames, Hashed, Job, Worker, compress_error, spawn};
 use super::{Output, WriteOptions};
+use crate::checkpoint::Window;
 use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::layout::{CELL_SIZE, HOLE_FRAME_LEN};
+use crate::layout::{CELL_SIZE, HOLE_FRAME_LEN, UNKNOWN_LEN, WINDOW_CELLS};
 use vmcask_dump::ReadAt;
 
 /// Cells read and hashed at a time.
@@ -27,19 +28,22 @@ const GROUP_LEN: usize = 1 << 20;
 const JOBS_PER_THREAD: usize = 4;
 
 /// What the index needs to know about the data frames.
-pub(super) struct Data {
+#[derive(Default)]
+pub(crate) struct Data {
     /// Bit c: cell c is not zero.
-    pub(super) words: Vec<u64>,
-    pub(super) non_zero: u64,
-    /// Non-zero cells that share an earlier slot: ordinal among the non-zero
-    /// cells, slot. All others take slots in order.
-    pub(super) duplicates: Vec<(u64, u64)>,
-    pub(super) slots: u64,
+    pub(crate) words: Vec<u64>,
+    pub(crate) non_zero: u64,
+    /// Non-zero cells that don't take the slot behind the highest so far:
+    /// ordinal among the non-zero cells, slot.
+    pub(crate) exceptions: Vec<(u64, u64)>,
+    pub(crate) slots: u64,
     /// Offset of each data frame, and the end of the last.
-    pub(super) frame_offsets: Vec<u64>,
-    pub(super) digester: Digester,
+    pub(crate) frame_offsets: Vec<u64>,
+    /// CRC-32 of each data frame.
+    pub(crate) frame_checks: Vec<u8>,
+    pub(crate) digester: Digester,
     /// Where a stream has ended.
-    pub(super) end: Option<u64>,
+    pub(crate) end: Option<u64>,
 }
 
 /// Extents of a plain archive: whole frames, so that slots follow cells.
@@ -54,9 +58,14 @@ pub(super) fn whole_frames(
         let start = e.start / frame * frame;
         let end = e.end.next_multiple_of(frame).min(len);
         match out.last_mut() {
-            Some(last) if start <= last.end => last.end = last.end.max(end),
+            // A hole of one frame is stored: recovery tells data frames from
+            // frames of zeros by their size.
+            Some(last) if start <= last.end + frame => last.end = last.end.max(end),
             _ => out.push(start..end),
         }
+    }
+    if let Some(last) = out.last_mut().filter(|last| len - last.end <= frame) {
+        last.end = len;
     }
     out
 }
@@ -80,7 +89,7 @@ pub(super) fn run(
             spawn(scope, worker, job_queue.clone(), done.clone());
         }
         drop((job_queue, done));
-        let writer = Pipeline {
+        let mut writer = Pipeline {
             out,
             jobs,
             done: done_queue,
@@ -95,20 +104,33 @@ pub(super) fn run(
             next_written: 0,
             in_flight: 0,
             cell: 0,
+            window: Window::default(),
+            windows: VecDeque::new(),
+            described: 0,
+            window_cells: opts.cells_per_checkpoint.into(),
+            blank: Window {
+                original_len: if open_end { UNKNOWN_LEN } else { src.len() },
+                cells_per_frame: opts.cells_per_frame,
+                plain: opts.plain,
+                ..Window::default()
+            },
             // A stream has none that could be told before it is read.
-            holes: (opts.plain && !open_end).then(|| Holes::new(extents, src.len())),
+            holes: (opts.plain && !open_end)
+                .then(|| Holes::new(extents, src.len(), frame_len as u64)),
             open_end,
             data_written: 0,
             data: Data {
                 words: vec![0; (extents.cells().div_ceil(64) as usize).next_multiple_of(4)],
                 non_zero: 0,
-                duplicates: Vec::new(),
+                exceptions: Vec::new(),
                 slots: 0,
                 frame_offsets: Vec::new(),
+                frame_checks: Vec::new(),
                 digester: Digester::default(),
                 end: None,
             },
         };
+        writer.window = writer.blank.clone();
         writer.run(extents, threads * JOBS_PER_THREAD, progress, cancelled)
     })
 }
@@ -129,6 +151,16 @@ struct Pipeline<'a, 'b> {
     next_written: u64,
     in_flight: usize,
     cell: u64,
+    /// The window that the next cell belongs to.
+    window: Window,
+    /// Windows whose checkpoints are still to be written.
+    windows: VecDeque<Window>,
+    /// Slots that complete windows describe.
+    described: u64,
+    /// Cells of a window.
+    window_cells: u64,
+    /// What all windows have in common.
+    blank: Window,
     holes: Option<Holes>,
     open_end: bool,
     /// Bytes of the original in the frames written so far (plain archives).
@@ -155,6 +187,10 @@ impl Pipeline<'_, '_> {
             let step = BATCH_CELLS * CELL_SIZE as u64;
             (e.start..e.end).step_by(step as usize).map(move |at| at..(at + step).min(e.end))
         });
+        // Groups wait for the checkpoint that describes their last slot.
+        let most_groups = 2 * most_in_flight as u64
+            + (WINDOW_CELLS * CELL_SIZE as u64).div_ceil(self.group_len as u64)
+            + 1;
         let mut bytes_done = 0;
         let mut seq = 0;
         let mut batches = batches.peekable();
@@ -164,15 +200,23 @@ impl Pipeline<'_, '_> {
             while self.data.end.is_none()
                 && self.in_flight < most_in_flight
                 && seq - self.next_hashed < 2 * most_in_flight as u64
-                && self.next_group - self.next_written < 2 * most_in_flight as u64
+                && self.next_group - self.next_written < most_groups
                 && let Some(range) = batches.next()
             {
                 self.submit(Job::Hash { seq, range })?;
                 seq += 1;
             }
             let all_read = self.data.end.is_some() || batches.peek().is_none();
-            if all_read && self.next_hashed == seq && !self.group.is_empty() {
-                self.compress_group()?;
+            if all_read && self.next_hashed == seq && !self.window.last {
+                self.window.last = true;
+                if let Some(end) = self.data.end {
+                    self.window.original_len = end;
+                }
+                self.end_window();
+                if !self.group.is_empty() {
+                    self.compress_group()?;
+                }
+                self.write_ready()?;
             }
             if self.in_flight == 0 {
                 break;
@@ -187,21 +231,20 @@ impl Pipeline<'_, '_> {
                     while let Some(hashed) = self.hashed.remove(&self.next_hashed) {
                         self.next_hashed += 1;
                         bytes_done += hashed.batch.bytes.len() as u64;
-                        self.place(&hashed)?;
+                        self.place(&hashed, extents)?;
                         progress(bytes_done);
                     }
+                    self.write_ready()?;
                 }
                 Ok(Done::Compressed { seq, result }) => {
                     self.in_flight -= 1;
                     self.compressed.insert(seq, result?);
-                    while let Some(frames) = self.compressed.remove(&self.next_written) {
-                        self.next_written += 1;
-                        self.write(&frames)?;
-                    }
+                    self.write_ready()?;
                 }
                 Err(_) => return Err(Error::Compress("a worker thread has ended".into())),
             }
         }
+        self.write_windows(u64::MAX)?;
         if let Some(holes) = self.holes.take() {
             holes.rest(self.out)?;
         }
@@ -216,18 +259,31 @@ impl Pipeline<'_, '_> {
     }
 
     /// Decides for each cell of a batch, in order.
-    fn place(&mut self, hashed: &Hashed) -> Result<()> {
+    fn place(&mut self, hashed: &Hashed, extents: &Extents) -> Result<()> {
         if self.data.end.is_some() {
             return Ok(());
         }
-        let batch = &hashed.batch;
-        if batch.bytes.len() < batch.asked {
-            self.data.end = Some(batch.start + batch.bytes.len() as u64);
+        let mut at = hashed.batch.start;
+        if hashed.batch.bytes.len() < hashed.batch.asked {
+            self.data.end = Some(at + hashed.batch.bytes.len() as u64);
         }
+        let mut starts_extent = extents.starts_at(at);
         for (cell, hash) in hashed.batch.cells().zip(&hashed.hashes) {
+            if self.window.cells == self.window_cells {
+                self.end_window();
+            }
             let number = self.cell;
             self.cell += 1;
-            let Some(hash) = hash else { continue };
+            let range = at..at + cell.len() as u64;
+            at = range.end;
+            let starts = std::mem::take(&mut starts_extent);
+            if self.window.cells == 0 {
+                self.window.continues = !starts;
+            }
+            let Some(hash) = hash else {
+                self.window.push(range, starts, None);
+                continue;
+            };
             let word = (number / 64) as usize;
             if word >= self.data.words.len() {
                 self.data.words.resize((word + 1).next_multiple_of(4), 0);
@@ -240,11 +296,13 @@ impl Pipeline<'_, '_> {
             // whole cell, not even one with zeros behind the same bytes.
             let slot = self.data.slots;
             let earlier = self.dedup.as_mut().and_then(|d| d.find_or_insert(hash, slot));
+            self.window.push(range, starts, Some(earlier.unwrap_or(slot)));
             if let Some(earlier) = earlier {
-                self.data.duplicates.push((ordinal, earlier));
+                self.data.exceptions.push((ordinal, earlier));
                 continue;
             }
             self.data.slots += 1;
+            self.window.new_slots += 1;
             self.group.extend_from_slice(cell);
             if self.dedup.is_some() {
                 // Filled up, but not where `zstd -d` must end with the file.
@@ -253,6 +311,45 @@ impl Pipeline<'_, '_> {
             if self.group.len() >= self.group_len {
                 self.compress_group()?;
             }
+        }
+        Ok(())
+    }
+
+    /// The window is complete; the next one begins.
+    fn end_window(&mut self) {
+        let next = Window {
+            first_cell: self.cell,
+            first_slot: self.data.slots,
+            last: self.window.last,
+            ..self.blank.clone()
+        };
+        self.described = self.data.slots;
+        self.windows.push_back(std::mem::replace(&mut self.window, next));
+    }
+
+    /// Writes what may be written: groups in order, each behind the
+    /// checkpoints that describe its slots.
+    fn write_ready(&mut self) -> Result<()> {
+        let group_slots = (self.group_len / CELL_SIZE) as u64;
+        loop {
+            let end = (self.next_written + 1) * group_slots;
+            if end.min(self.data.slots) > self.described && !self.window.last {
+                return Ok(());
+            }
+            let Some(frames) = self.compressed.remove(&self.next_written) else { return Ok(()) };
+            self.next_written += 1;
+            self.write_windows(end)?;
+            self.write(&frames)?;
+        }
+    }
+
+    /// Writes the checkpoints of windows that take slots before `end`.
+    fn write_windows(&mut self, end: u64) -> Result<()> {
+        while self.windows.front().is_some_and(|w| w.first_slot < end)
+            && let Some(mut window) = self.windows.pop_front()
+        {
+            window.next_frame = self.data.frame_offsets.len() as u64;
+            self.out.frame(&window.encode()?, 0)?;
         }
         Ok(())
     }
@@ -273,7 +370,9 @@ impl Pipeline<'_, '_> {
             }
             self.data.frame_offsets.push(self.out.at);
             let end = at + compressed as usize;
-            self.out.frame(&frames.bytes[at..end], decompressed)?;
+            let frame = &frames.bytes[at..end];
+            self.data.frame_checks.extend_from_slice(&crc32fast::hash(frame).to_le_bytes());
+            self.out.frame(frame, decompressed)?;
             at = end;
         }
         Ok(())
@@ -285,12 +384,14 @@ struct Holes {
     /// Bytes of data before each hole, and the hole's length; ascending.
     later: std::vec::IntoIter<(u64, u64)>,
     next: Option<(u64, u64)>,
+    /// Bytes of a data frame's content.
+    data_frame: u64,
     /// The last frame made, by its content's length: nearly all are alike.
     frame: (u64, Vec<u8>),
 }
 
 impl Holes {
-    fn new(extents: &Extents, len: u64) -> Self {
+    fn new(extents: &Extents, len: u64, data_frame: u64) -> Self {
         let mut holes = Vec::new();
         let (mut at, mut data) = (0, 0);
         for e in extents.ranges() {
@@ -304,7 +405,7 @@ impl Holes {
             holes.push((data, len - at));
         }
         let mut later = holes.into_iter();
-        Self { next: later.next(), later, frame: (0, Vec::new()) }
+        Self { next: later.next(), later, data_frame, frame: (0, Vec::new()) }
     }
 
     /// Writes the hole that begins after `data` bytes of data, if one does.
@@ -315,7 +416,11 @@ impl Holes {
             self.next = self.later.next();
             let mut left = len;
             while left > 0 {
-                let n = left.min(HOLE_FRAME_LEN);
+                let mut n = left.min(HOLE_FRAME_LEN.max(4 * self.data_frame));
+                // A frame of zeros is longer than any data frame.
+                if (1..=self.data_frame).contains(&(left - n)) {
+                    n -= self.data_frame;
+                }
                 if self.frame.0 != n {
                     self.frame = (n, zeros(n)?);
                 }
@@ -331,7 +436,8 @@ impl Holes {
     }
 }
 
-fn zeros(len: u64) -> Result<Vec<u8>> {
+/// The one frame of `len` zeros.
+pub(crate) fn zeros(len: u64) -> Result<Vec<u8>> {
     let content = vec![0; len as usize];
     let mut frame = vec![0; zstd_safe::compress_bound(content.len())];
     let mut context = zstd_safe::CCtx::create();

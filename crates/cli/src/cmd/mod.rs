@@ -10,6 +10,7 @@ mod kernel;
 pub mod pages;
 pub mod ps;
 pub mod read;
+pub mod recover;
 pub mod triage;
 pub mod verify;
 

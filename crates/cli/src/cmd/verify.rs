@@ -20,6 +20,8 @@ struct Verdict {
     cells_checked: u64,
     cells_damaged: u64,
     damages: Vec<DamageInfo>,
+    /// Parts of the archive that aren't data frames.
+    damaged_parts: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -60,6 +62,9 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     if !args.json {
+        for e in report.index.iter().chain(&report.others) {
+            println!("{e}");
+        }
         for d in &report.damages {
             println!(
                 "offset {:#x}, {} bytes: {}",
@@ -69,15 +74,18 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
             );
         }
     }
-    if let Some(e) = report.digest_mismatch.or(report.seek_table) {
-        bail!("{}: {e}", args.file.display());
+    if report.damaged_cells > 0 {
+        bail!(
+            "{}: damaged: {} of its cells ({}) can't be read; vmcask recover gets back the rest",
+            args.file.display(),
+            count(report.damaged_cells),
+            human(report.damaged_cells * vmcask_archive::CELL_SIZE as u64)
+        );
     }
-    bail!(
-        "{}: damaged: {} of its cells ({}) can't be read",
-        args.file.display(),
-        count(report.damaged_cells),
-        human(report.damaged_cells * vmcask_archive::CELL_SIZE as u64)
-    )
+    match report.digest_mismatch.or(report.index.into_iter().chain(report.others).next()) {
+        Some(e) => bail!("{}: {e}", args.file.display()),
+        None => bail!("{}: damaged", args.file.display()),
+    }
 }
 
 fn verdict(input: &Input, report: &Report, damages: Vec<DamageInfo>) -> Verdict {
@@ -88,6 +96,7 @@ fn verdict(input: &Input, report: &Report, damages: Vec<DamageInfo>) -> Verdict 
         cells_checked: report.intact_cells,
         cells_damaged: report.damaged_cells,
         damages,
+        damaged_parts: report.index.iter().chain(&report.others).map(ToString::to_string).collect(),
         warnings: input.warnings().map(ToString::to_string).collect(),
     }
 }

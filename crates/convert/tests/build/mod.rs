@@ -120,7 +120,7 @@ impl Mini {
         for (i, size) in sizes.iter().enumerate() {
             put(&mut h, first + 4 + i * 4, size);
         }
-        let mut put_avail = |h: &mut Vec<u8>, at| {
+        let put_avail = |h: &mut Vec<u8>, at| {
             if self.has_avail() {
                 put(h, at, &u32b(avail.len() as u32));
             }

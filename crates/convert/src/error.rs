@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use vmcask_dump::device::{DeviceHeader, TextFile};
+
 /// Why a conversion didn't happen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,6 +50,14 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+
+    /// The input is a text dump: what a debugger printed, and no memory.
+    #[error(
+        "{path}: a text dump has no memory to read: it is a tar archive of {names}",
+        path = .0.path.display(),
+        names = names(&.0.files)
+    )]
+    TextDump(Box<TextDump>),
 
     /// The input is a damaged dump.
     #[error("{path}", path = path.display())]
@@ -116,6 +126,22 @@ pub enum Error {
     /// Somebody asked for an end.
     #[error("interrupted")]
     Cancelled,
+}
+
+/// A text dump.
+#[derive(Clone, Debug)]
+pub struct TextDump {
+    /// The file.
+    pub path: PathBuf,
+    /// The header of the dump device, where it is on one.
+    pub device: Option<DeviceHeader>,
+    /// Its files.
+    pub files: Vec<TextFile>,
+}
+
+fn names(files: &[TextFile]) -> String {
+    let names: Vec<_> = files.iter().map(|f| f.name.escape_default().to_string()).collect();
+    names.join(", ")
 }
 
 /// The crate's result type.

@@ -14,7 +14,7 @@ use vmcask_dump::source::{FileSource, MapSource};
 use vmcask_dump::{ElfCore, KernelImage, Minidump, PhysMem, ReadAt, VirtMem, Warning};
 
 use crate::container::{self, Container};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TextDump};
 use crate::stream::StreamSource;
 
 /// An open input.
@@ -199,7 +199,7 @@ impl Input {
         archive: Option<Arc<ArchiveReader>>,
         device: Option<&Device>,
     ) -> Result<Self> {
-        let dump = dump_in(&path, &source)?;
+        let dump = dump_in(&path, &source, device)?;
         Ok(Self {
             path,
             file_len,
@@ -284,7 +284,7 @@ fn stream(
     };
     let stream = Arc::new(StreamSource::new(head, reader, expected));
     let source: Arc<dyn ReadAt> = stream.clone();
-    let dump = dump_in(path, &source)?;
+    let dump = dump_in(path, &source, device)?;
     Ok(Input {
         path: path.to_owned(),
         file_len,
@@ -303,7 +303,7 @@ fn stream(
 /// read from a stream.
 const PHDRS_AT_MOST: u64 = 16 << 20;
 
-fn dump_in(path: &Path, source: &Arc<dyn ReadAt>) -> Result<Dump> {
+fn dump_in(path: &Path, source: &Arc<dyn ReadAt>, device: Option<&Device>) -> Result<Dump> {
     let mut prefix = [0; container::PREFIX_LEN];
     let n = source
         .read_at(0, &mut prefix)
@@ -318,11 +318,8 @@ fn dump_in(path: &Path, source: &Arc<dyn ReadAt>) -> Result<Dump> {
         _ if device::is_tar(prefix) => {
             let files = device::text_files(source)
                 .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-            let list: Vec<String> = files
-                .iter()
-                .map(|f| format!("{} ({} bytes)", f.name.escape_default(), f.size))
-                .collect();
-            not(format!("a text dump: {}", list.join(", ")))
+            let device = device.map(|d| d.header().clone());
+            Err(Error::TextDump(Box::new(TextDump { path: path.to_owned(), device, files })))
         }
         other => not(other.name().into()),
     }

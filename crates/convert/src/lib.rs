@@ -13,7 +13,7 @@ pub mod restore;
 pub mod stream;
 pub mod view;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, TextDump};
 pub use input::{Dump, Input};
 pub use output::OutputFile;
 pub use view::View;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 use vmcask_convert::container::Container;
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Error, Input, TextDump, input};
 use vmcask_dump::device::{Compression, DeviceHeader};
 use vmcask_dump::elf::How;
 use vmcask_dump::layout::elf::PT_LOAD;
@@ -109,7 +109,10 @@ struct PartInfo {
 }
 
 pub fn run(args: &InfoArgs) -> Result<Outcome> {
-    let mut input = input::open_streams_too(&args.file)?;
+    let mut input = match input::open_streams_too(&args.file) {
+        Err(Error::TextDump(text)) => return text_dump(&text, args.json),
+        input => input?,
+    };
     use_kernel(&mut input, args.kernel.as_deref())?;
     let info = collect(&input)?;
     let mut out = io::stdout().lock();
@@ -119,6 +122,51 @@ pub fn run(args: &InfoArgs) -> Result<Outcome> {
     } else {
         print_warnings(&input);
         print(&info, &mut out)?;
+    }
+    Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+struct TextInfo {
+    schema: u32,
+    file: String,
+    format: &'static str,
+    device: Option<DeviceInfo>,
+    text_files: Vec<TextFileInfo>,
+}
+
+#[derive(Serialize)]
+struct TextFileInfo {
+    name: String,
+    bytes: u64,
+}
+
+/// A text dump is no dump to convert, but what it is can be told.
+fn text_dump(text: &TextDump, json: bool) -> Result<Outcome> {
+    let info = TextInfo {
+        schema: 1,
+        file: text.path.display().to_string(),
+        format: "text dump",
+        device: text.device.as_ref().map(device_info),
+        text_files: text
+            .files
+            .iter()
+            .map(|f| TextFileInfo { name: f.name.clone(), bytes: f.size })
+            .collect(),
+    };
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &info)?;
+        writeln!(out)?;
+        return Ok(Outcome::Done);
+    }
+    writeln!(out, "file        {}", info.file)?;
+    if let Some(d) = &info.device {
+        print_device(d, &mut out)?;
+    }
+    writeln!(out, "format      text dump, a tar archive of")?;
+    for f in &info.text_files {
+        writeln!(out, "  {:<20} {:>12}", printable(&f.name), count(f.bytes))?;
     }
     Ok(Outcome::Done)
 }

@@ -336,12 +336,20 @@ impl Debugger<'_> {
                     Frame { pc, function: symbol.name.to_string(), offset }
                 };
                 let mut backtrace = vec![frame(pc)];
-                while fp != 0 {
+                loop {
                     assert!(fp > sp && fp < sp + 16384);
                     let [next, ra] =
                         saved.map(|w| self.word(fp.wrapping_add_signed(w * word as i64)));
+                    // Where a kernel thread starts.
+                    if next == 0 {
+                        break;
+                    }
                     backtrace.push(frame(ra));
-                    assert!(next == 0 || next > fp, "frames go up");
+                    // Where user mode entered.
+                    if next.abs_diff(fp) > 16384 {
+                        break;
+                    }
+                    assert!(next > fp, "frames go up");
                     fp = next;
                 }
                 out.push(Thread {
@@ -432,6 +440,87 @@ fn kernel_and_dump_are_a_pair() {
         for &va in &truth.unmapped {
             assert!(debugger.mem.read_virt(VirtAddr(va), &mut [0]).is_err(), "{what}: {va:x}");
         }
+    }
+}
+
+/// What the inspection commands print is what was made.
+#[test]
+fn inspection_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dump, kernel) = (dir.path().join("dump"), dir.path().join("kernel"));
+    for args in [
+        &["--arch", "amd64"][..],
+        &["--arch", "amd64", "--format", "elf", "--ram", "1GiB"],
+        &["--arch", "arm64-16k"],
+        &["--arch", "riscv"],
+        &["--arch", "i386", "--pae"],
+    ] {
+        let json = ok(vmcask()
+            .args(["gen", "--force", "--print-truth", "--dump", "8MiB"])
+            .args(args)
+            .arg("--kernel")
+            .args([&kernel, &dump]));
+        let truth: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        let show = |command: &str, more: &[&str]| {
+            ok(vmcask().arg(command).args(more).arg("--kernel").args([&kernel, &dump])).stdout
+        };
+        let found: serde_json::Value =
+            serde_json::from_slice(&show("bt", &["--all", "--json"])).unwrap();
+        let number = |v: &serde_json::Value| {
+            u64::from_str_radix(v.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+        };
+        let threads = |json: &serde_json::Value, frames: &str, pc: &str| {
+            let mut all: Vec<(i64, bool, Vec<u64>)> = json["threads"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|t| {
+                    let frames = t[frames].as_array().unwrap().iter().map(|f| number(&f[pc]));
+                    (t["tid"].as_i64().unwrap(), t["crashed"] == true, frames.collect())
+                })
+                .collect();
+            all.sort();
+            all
+        };
+        let want = threads(&truth, "backtrace", "pc");
+        assert!(want.len() > 10);
+        assert_eq!(threads(&found, "frames", "address"), want, "{args:?}");
+        assert_eq!(show("dmesg", &[]), truth["msgbuf"].as_str().unwrap().as_bytes(), "{args:?}");
+    }
+}
+
+#[test]
+fn interrupts_and_full_disks_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, kernel) = (dir.path().join("out"), dir.path().join("kernel"));
+    // Compression of random bytes takes its time.
+    let mut child = vmcask()
+        .args(["gen", "--format", "device", "--compress", "gzip", "--profile", "random"])
+        .args(["--dump", "2GiB", "--kernel"])
+        .args([&kernel, &out])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while common::names(dir.path()).len() < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    ok(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", common::stderr(&output));
+    assert!(common::names(dir.path()).is_empty());
+
+    // A limit on files stands for a disk without room.
+    for format in ["minidump", "device", "archive"] {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh"])
+            .arg(env!("CARGO_BIN_EXE_vmcask"))
+            .args(["gen", "--profile", "random", "--dump", "16MiB", "--format", format])
+            .arg(&out);
+        let err = fails(&mut command, 1);
+        assert!(err.contains("too large"), "{err}");
+        assert!(common::names(dir.path()).is_empty());
     }
 }
 

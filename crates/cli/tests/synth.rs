@@ -673,6 +673,74 @@ fn defects() {
     fails(vmcask().args(["gen", "--defect", "ugly"]).arg(&path), 2);
 }
 
+/// Command lines whose output must never change by accident.
+const GOLDEN: [&str; 26] = [
+    "--arch amd64 --version 1",
+    "--arch amd64 --version 2",
+    "--arch amd64 --version 3",
+    "--arch arm64 --version 1",
+    "--arch arm64 --version 2",
+    "--arch arm64 --version 3",
+    "--arch arm64-16k",
+    "--arch riscv --version 1",
+    "--arch riscv --version 2",
+    "--arch i386 --version 1",
+    "--arch i386 --version 2",
+    "--arch i386 --version 2 --pae",
+    "--arch arm --version 1",
+    "--arch arm --version 2",
+    "--arch powerpc64 --version 1",
+    "--arch powerpc64 --version 2",
+    "--arch powerpc64le --version 2",
+    "--seed 2 --run-pages 1 --procs 12",
+    "--profile zeros --dense",
+    "--profile random",
+    "--profile text",
+    "--avail 0-0x9f000,1MiB-1GiB,0x400000000-0x480000000",
+    "--ram 6TiB --sparse",
+    "--format elf --ram 1GiB",
+    "--format device --header-version 1",
+    "--defect truncate=77 --defect bitmap-spare-bits",
+];
+
+/// The same command gives the same bytes on any machine and with any number
+/// of threads. With VMCASK_WRITE_GOLDEN set, the file is written instead.
+#[test]
+fn golden_digests() {
+    use std::fmt::Write;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/synth.blake3");
+    let dir = tempfile::tempdir().unwrap();
+    let (dump, kernel) = (dir.path().join("dump"), dir.path().join("kernel"));
+    let mut found = String::new();
+    for (i, args) in GOLDEN.into_iter().enumerate() {
+        let size = ["-q", "gen", "--force", "--dump", "4MiB", "--threads"];
+        let has_kernel = !args.contains("arm ") && !args.contains("powerpc");
+        let mut command = vmcask();
+        command.args(size).arg((i % 5 + 1).to_string()).args(args.split(' ')).arg(&dump);
+        if has_kernel {
+            command.arg("--kernel").arg(&kernel);
+        }
+        ok(&mut command);
+        let digest = |path: &Path| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(std::fs::File::open(path).unwrap()).unwrap();
+            hasher.finalize().to_hex()
+        };
+        writeln!(found, "{}  dump    {args}", digest(&dump)).unwrap();
+        if has_kernel {
+            writeln!(found, "{}  kernel  {args}", digest(&kernel)).unwrap();
+        }
+    }
+    if std::env::var_os("VMCASK_WRITE_GOLDEN").is_some() {
+        std::fs::write(&file, &found).unwrap();
+    }
+    let want = std::fs::read_to_string(&file).unwrap();
+    for (found, want) in found.lines().zip(want.lines()) {
+        assert_eq!(found, want, "see testdata/README.md");
+    }
+    assert_eq!(found.lines().count(), want.lines().count());
+}
+
 /// 300 GiB in a moment and on little disk.
 #[test]
 fn far_larger_than_the_disk() {

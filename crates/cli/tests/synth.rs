@@ -336,12 +336,20 @@ impl Debugger<'_> {
                     Frame { pc, function: symbol.name.to_string(), offset }
                 };
                 let mut backtrace = vec![frame(pc)];
-                while fp != 0 {
+                loop {
                     assert!(fp > sp && fp < sp + 16384);
                     let [next, ra] =
                         saved.map(|w| self.word(fp.wrapping_add_signed(w * word as i64)));
+                    // Where a kernel thread starts.
+                    if next == 0 {
+                        break;
+                    }
                     backtrace.push(frame(ra));
-                    assert!(next == 0 || next > fp, "frames go up");
+                    // Where user mode entered.
+                    if next.abs_diff(fp) > 16384 {
+                        break;
+                    }
+                    assert!(next > fp, "frames go up");
                     fp = next;
                 }
                 out.push(Thread {
@@ -432,6 +440,87 @@ fn kernel_and_dump_are_a_pair() {
         for &va in &truth.unmapped {
             assert!(debugger.mem.read_virt(VirtAddr(va), &mut [0]).is_err(), "{what}: {va:x}");
         }
+    }
+}
+
+/// What the inspection commands print is what was made.
+#[test]
+fn inspection_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dump, kernel) = (dir.path().join("dump"), dir.path().join("kernel"));
+    for args in [
+        &["--arch", "amd64"][..],
+        &["--arch", "amd64", "--format", "elf", "--ram", "1GiB"],
+        &["--arch", "arm64-16k"],
+        &["--arch", "riscv"],
+        &["--arch", "i386", "--pae"],
+    ] {
+        let json = ok(vmcask()
+            .args(["gen", "--force", "--print-truth", "--dump", "8MiB"])
+            .args(args)
+            .arg("--kernel")
+            .args([&kernel, &dump]));
+        let truth: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        let show = |command: &str, more: &[&str]| {
+            ok(vmcask().arg(command).args(more).arg("--kernel").args([&kernel, &dump])).stdout
+        };
+        let found: serde_json::Value =
+            serde_json::from_slice(&show("bt", &["--all", "--json"])).unwrap();
+        let number = |v: &serde_json::Value| {
+            u64::from_str_radix(v.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+        };
+        let threads = |json: &serde_json::Value, frames: &str, pc: &str| {
+            let mut all: Vec<(i64, bool, Vec<u64>)> = json["threads"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|t| {
+                    let frames = t[frames].as_array().unwrap().iter().map(|f| number(&f[pc]));
+                    (t["tid"].as_i64().unwrap(), t["crashed"] == true, frames.collect())
+                })
+                .collect();
+            all.sort();
+            all
+        };
+        let want = threads(&truth, "backtrace", "pc");
+        assert!(want.len() > 10);
+        assert_eq!(threads(&found, "frames", "address"), want, "{args:?}");
+        assert_eq!(show("dmesg", &[]), truth["msgbuf"].as_str().unwrap().as_bytes(), "{args:?}");
+    }
+}
+
+#[test]
+fn interrupts_and_full_disks_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, kernel) = (dir.path().join("out"), dir.path().join("kernel"));
+    // Compression of random bytes takes its time.
+    let mut child = vmcask()
+        .args(["gen", "--format", "device", "--compress", "gzip", "--profile", "random"])
+        .args(["--dump", "2GiB", "--kernel"])
+        .args([&kernel, &out])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while common::names(dir.path()).len() < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    ok(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", common::stderr(&output));
+    assert!(common::names(dir.path()).is_empty());
+
+    // A limit on files stands for a disk without room.
+    for format in ["minidump", "device", "archive"] {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh"])
+            .arg(env!("CARGO_BIN_EXE_vmcask"))
+            .args(["gen", "--profile", "random", "--dump", "16MiB", "--format", format])
+            .arg(&out);
+        let err = fails(&mut command, 1);
+        assert!(err.contains("too large"), "{err}");
+        assert!(common::names(dir.path()).is_empty());
     }
 }
 
@@ -582,6 +671,74 @@ fn defects() {
         assert!(err.contains("defect is"), "{err}");
     }
     fails(vmcask().args(["gen", "--defect", "ugly"]).arg(&path), 2);
+}
+
+/// Command lines whose output must never change by accident.
+const GOLDEN: [&str; 26] = [
+    "--arch amd64 --version 1",
+    "--arch amd64 --version 2",
+    "--arch amd64 --version 3",
+    "--arch arm64 --version 1",
+    "--arch arm64 --version 2",
+    "--arch arm64 --version 3",
+    "--arch arm64-16k",
+    "--arch riscv --version 1",
+    "--arch riscv --version 2",
+    "--arch i386 --version 1",
+    "--arch i386 --version 2",
+    "--arch i386 --version 2 --pae",
+    "--arch arm --version 1",
+    "--arch arm --version 2",
+    "--arch powerpc64 --version 1",
+    "--arch powerpc64 --version 2",
+    "--arch powerpc64le --version 2",
+    "--seed 2 --run-pages 1 --procs 12",
+    "--profile zeros --dense",
+    "--profile random",
+    "--profile text",
+    "--avail 0-0x9f000,1MiB-1GiB,0x400000000-0x480000000",
+    "--ram 6TiB --sparse",
+    "--format elf --ram 1GiB",
+    "--format device --header-version 1",
+    "--defect truncate=77 --defect bitmap-spare-bits",
+];
+
+/// The same command gives the same bytes on any machine and with any number
+/// of threads. With VMCASK_WRITE_GOLDEN set, the file is written instead.
+#[test]
+fn golden_digests() {
+    use std::fmt::Write;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/synth.blake3");
+    let dir = tempfile::tempdir().unwrap();
+    let (dump, kernel) = (dir.path().join("dump"), dir.path().join("kernel"));
+    let mut found = String::new();
+    for (i, args) in GOLDEN.into_iter().enumerate() {
+        let size = ["-q", "gen", "--force", "--dump", "4MiB", "--threads"];
+        let has_kernel = !args.contains("arm ") && !args.contains("powerpc");
+        let mut command = vmcask();
+        command.args(size).arg((i % 5 + 1).to_string()).args(args.split(' ')).arg(&dump);
+        if has_kernel {
+            command.arg("--kernel").arg(&kernel);
+        }
+        ok(&mut command);
+        let digest = |path: &Path| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(std::fs::File::open(path).unwrap()).unwrap();
+            hasher.finalize().to_hex()
+        };
+        writeln!(found, "{}  dump    {args}", digest(&dump)).unwrap();
+        if has_kernel {
+            writeln!(found, "{}  kernel  {args}", digest(&kernel)).unwrap();
+        }
+    }
+    if std::env::var_os("VMCASK_WRITE_GOLDEN").is_some() {
+        std::fs::write(&file, &found).unwrap();
+    }
+    let want = std::fs::read_to_string(&file).unwrap();
+    for (found, want) in found.lines().zip(want.lines()) {
+        assert_eq!(found, want, "see testdata/README.md");
+    }
+    assert_eq!(found.lines().count(), want.lines().count());
 }
 
 /// 300 GiB in a moment and on little disk.

@@ -72,7 +72,7 @@ impl SynthDump {
         let extent = self.len();
         let media = (METADATA + BLOCK + extent + BLOCK + SPARE).next_multiple_of(SPARE);
         let first = media - BLOCK - extent;
-        file.set_len(media).map_err(|source| Error::Write { off: 0, len: 0, source })?;
+        file.set_len(media).map_err(|source| Error::Resize { len: media, source })?;
         let length = if device.compression == Compression::None {
             self.write_at(file, first, options, progress, cancelled)?;
             extent

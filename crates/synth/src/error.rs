@@ -26,6 +26,15 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// The file can't be as long as the dump.
+    #[error("making the file {len} bytes long")]
+    Resize {
+        /// Bytes of the file.
+        len: u64,
+        /// The cause.
+        source: std::io::Error,
+    },
+
     /// Somebody asked for an end.
     #[error("interrupted")]
     Cancelled,

@@ -139,7 +139,8 @@ impl Runs {
         }
         let wanted = total - (fixed.end - fixed.start);
         let free = number - wanted;
-        let count = (wanted / run_pages).min(most_runs).max(1);
+        // Runs without a gap between them would be one.
+        let count = (wanted / run_pages).min(most_runs).min(free + 1).max(1);
         let groups = count.div_ceil(GROUP_RUNS);
         let at_fixed = pieces.iter().find(|p| p.fixed);
         let before = at_fixed.map_or(0, |p| p.number);

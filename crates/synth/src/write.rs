@@ -52,7 +52,7 @@ impl SynthDump {
         progress: &(dyn Fn(u64) + Sync),
         cancelled: &AtomicBool,
     ) -> Result<(), Error> {
-        file.set_len(self.len()).map_err(|source| Error::Write { off: 0, len: 0, source })?;
+        file.set_len(self.len()).map_err(|source| Error::Resize { len: self.len(), source })?;
         self.write_at(file, 0, options, progress, cancelled)
     }
 

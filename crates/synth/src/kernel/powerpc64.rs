@@ -123,3 +123,59 @@ impl Hpt {
         self.entries.range(first..first + FRAME_SIZE / 16).next().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Arch;
+    use crate::spec::Spec;
+
+    /// `pte_search` of libkvm: primary group, then secondary.
+    fn search(hpt: &Hpt, ea: u64) -> Option<u64> {
+        let esid = ea >> 28;
+        let hashed = ((esid << 8) | (esid >> 28)) * 0x13bb;
+        let vsid = (hashed & 0xf_ffff_ffff) | 0x10_0000_0000;
+        let va_page = (ea & 0x0fff_ffff) >> 12;
+        let mut page = [0; FRAME_SIZE as usize];
+        for hid in [0, 2] {
+            let mut hash = (vsid & 0x7f_ffff_ffff) ^ va_page;
+            if hid != 0 {
+                hash = !hash & 0x7f_ffff_ffff;
+            }
+            let first = (hash & (hpt.size() / 128 - 1)) * 128;
+            hpt.page(first / FRAME_SIZE, &mut page);
+            let at = (first % FRAME_SIZE) as usize;
+            for entry in page[at..at + 128].chunks_exact(16) {
+                let hi = u64::from_be_bytes(entry[..8].try_into().unwrap());
+                let lo = u64::from_be_bytes(entry[8..].try_into().unwrap());
+                if hi & 1 == 1
+                    && hi & 2 == hid
+                    && hi & 4 == 0
+                    && (hi & 0x3fff_ffff_ffff_f000) >> 12 == vsid
+                    && (hi & 0xf80) >> 7 == va_page >> 11
+                {
+                    return Some(lo & 0x0fff_ffff_ffff_f000);
+                }
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn every_page_is_found_as_libkvm_looks_for_it() {
+        for dump in [8 << 20, 2 << 30] {
+            let spec = Spec { dump, ..Spec::of(Arch::Powerpc64) };
+            let avail = crate::ranges::avail(&spec);
+            let kernel = Kernel::new(&spec, &avail, 1 << 17, 10).unwrap();
+            let mut lost = 0;
+            for area in &kernel.areas {
+                for i in 0..area.pages {
+                    let va = area.va + i * FRAME_SIZE;
+                    let want = kernel.area_page(va).map(|pfn| pfn * FRAME_SIZE);
+                    lost += u32::from(search(&kernel.hpt, va) != want);
+                }
+            }
+            assert_eq!(lost, 0);
+        }
+    }
+}

@@ -17,6 +17,8 @@ pub(crate) struct Abi {
     /// Where the caller's frame pointer and the return address stand,
     /// relative to the frame pointer, in words.
     pub(crate) saved: (i64, i64),
+    /// A frame pointer of user mode.
+    pub(crate) user_fp: u64,
 }
 
 /// `sys/amd64/include/pcb.h`
@@ -52,14 +54,14 @@ const I386: &[(&str, u64)] =
 impl Abi {
     /// `None` where no program is made: arm and powerpc64.
     pub(crate) fn of(arch: Arch) -> Option<Self> {
-        let (word, pcb_size, registers, saved) = match arch {
-            Arch::Amd64 => (8, 320, AMD64, (0, 1)),
-            Arch::Arm64 => (8, 1344, ARM64, (0, 1)),
-            Arch::Riscv => (8, 432, RISCV, (-2, -1)),
-            Arch::I386 => (4, 192, I386, (0, 1)),
+        let (word, pcb_size, registers, saved, user_fp) = match arch {
+            Arch::Amd64 => (8, 320, AMD64, (0, 1), 0x7fff_ffff_e4d0),
+            Arch::Arm64 => (8, 1344, ARM64, (0, 1), 0xffff_ffff_e4d0),
+            Arch::Riscv => (8, 432, RISCV, (-2, -1), 0x3f_ffff_e4d0),
+            Arch::I386 => (4, 192, I386, (0, 1), 0xbfbf_e4d0),
             Arch::Arm | Arch::Powerpc64 | Arch::Powerpc64le => return None,
         };
-        Some(Self { arch, word, pcb_size, registers, saved })
+        Some(Self { arch, word, pcb_size, registers, saved, user_fp })
     }
 
     pub(crate) fn put_word(&self, n: u64) -> Vec<u8> {

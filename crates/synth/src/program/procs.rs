@@ -355,10 +355,13 @@ impl Writer<'_> {
         let mut pcs = vec![inner];
         pcs.extend(chain.windows(2).map(|w| self.program.return_to(w[1], w[0])));
 
-        // From the outside in: each frame holds its caller's frame pointer,
-        // the outermost 0.
+        // From the outside in: each frame holds its caller's frame pointer.
+        // What enters from user mode leaves the user's there; a kernel thread
+        // starts with 0, which debuggers take for the end and don't show what
+        // it would return to.
+        let user = chain.last() == Some(&"fast_syscall_common");
         let (saved_fp, saved_ra) = abi.saved;
-        let mut fp = 0;
+        let mut fp = if user { abi.user_fp } else { 0 };
         let mut at = top;
         for (i, &ra) in pcs.iter().enumerate().skip(1).rev() {
             at -= 64 + (i as u64 % 5) * 16;
@@ -368,7 +371,8 @@ impl Writer<'_> {
             }
             fp = at;
         }
-        let backtrace = pcs
+        let shown = pcs.len() - usize::from(!user);
+        let backtrace = pcs[..shown]
             .iter()
             .map(|&pc| {
                 let (function, offset) = self.program.function_at(pc).unwrap_or_default();

@@ -54,16 +54,25 @@ pub fn messages(
     kernel: Option<(&Kernel<'_>, &Memory<'_>)>,
 ) -> Result<(MessageBuffer, Option<String>)> {
     let ring = ring(input)?;
-    let tried = kernel.map(|(k, m)| MessageBuffer::from_kernel(k, m, ring.as_deref()));
-    match (tried, &ring) {
-        (Some(Ok(messages)), _) => Ok((messages, None)),
-        (Some(Err(e)), Some(ring)) => Ok((MessageBuffer::from_ring(ring), Some(e.to_string()))),
-        (Some(Err(e)), None) => Err(e).with_context(|| input.path.display().to_string()),
-        (None, Some(ring)) => Ok((MessageBuffer::from_ring(ring), None)),
-        (None, None) => bail!(
-            "{}: this dump has no copy of the message buffer; --kernel finds it in memory",
-            input.path.display()
-        ),
+    let mut in_vain = None;
+    if let Some((kernel, memory)) = kernel {
+        match MessageBuffer::from_kernel(kernel, memory, ring.as_deref()) {
+            Ok(messages) => return Ok((messages, None)),
+            Err(e) => in_vain = Some(e.to_string()),
+        }
+    }
+    let messages = match (&ring, &input.dump) {
+        (Some(ring), _) => Some(MessageBuffer::from_ring(ring)),
+        (None, Dump::Elf(core)) => {
+            MessageBuffer::find(&**core, &core.phys_runs().collect::<Vec<_>>())
+        }
+        (None, Dump::Minidump(_)) => None,
+    };
+    let file = input.path.display();
+    match (messages, in_vain) {
+        (Some(messages), in_vain) => Ok((messages, in_vain)),
+        (None, Some(why)) => bail!("{file}: {why}"),
+        (None, None) => bail!("{file}: no message buffer was found; --kernel may find it"),
     }
 }
 

@@ -87,8 +87,8 @@ pub fn warn_of_other_kernel(file: &Path, check: &ImageCheck) {
 /// tell, and warns.
 pub fn check_image(input: &Input, kernel: &Kernel<'_>) -> ImageCheck {
     let memory = kernel.memory();
-    let messages = messages(input, None).ok().map(|m| m.0);
-    let check = check::image(kernel, &memory, messages.as_ref());
+    let messages = || messages(input, None).ok().map(|m| m.0);
+    let check = check::image(kernel, &memory, messages);
     warn_of_other_kernel(&input.path, &check);
     check
 }

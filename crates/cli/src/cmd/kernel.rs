@@ -9,6 +9,8 @@ use serde::Serialize;
 use vmcask_convert::{Dump, Input};
 use vmcask_dump::source::FileSource;
 use vmcask_dump::{KernelImage, ReadAt, VirtAddr};
+use vmcask_inspect::backtrace::End;
+use vmcask_inspect::text::printable;
 use vmcask_inspect::{Backtrace, ImageCheck, Kernel, Losses, Memory, MessageBuffer, Thread, check};
 
 use crate::{Outcome, warn};
@@ -139,14 +141,22 @@ pub struct TraceJson {
     thread: ThreadJson,
     registers: Option<serde_json::Map<String, serde_json::Value>>,
     frames: Vec<FrameJson>,
+    /// The trampoline that a kernel thread's first function was called from.
+    started_by: Option<PlaceJson>,
     end: String,
     whole: bool,
 }
 
 #[derive(Serialize)]
 struct FrameJson {
-    address: String,
+    #[serde(flatten)]
+    place: PlaceJson,
     frame_pointer: String,
+}
+
+#[derive(Serialize)]
+struct PlaceJson {
+    address: String,
     symbol: Option<String>,
     offset_bytes: Option<u64>,
 }
@@ -154,15 +164,22 @@ struct FrameJson {
 impl TraceJson {
     pub fn new(kernel: &Kernel<'_>, thread: &Thread, trace: &Backtrace) -> Self {
         let register = |&(name, value): &(&str, u64)| (name.into(), address(kernel, value).into());
-        let frames = trace.frames.iter().enumerate().map(|(i, frame)| {
-            let symbol = kernel.function(frame.address, i > 0);
-            FrameJson {
-                address: address(kernel, frame.address.0),
-                frame_pointer: address(kernel, frame.fp.0),
+        let place = |va: VirtAddr, is_return| {
+            let symbol = kernel.function(va, is_return);
+            PlaceJson {
+                address: address(kernel, va.0),
                 symbol: symbol.map(|s| s.0.name.to_string()),
                 offset_bytes: symbol.map(|s| s.1),
             }
+        };
+        let frames = trace.frames.iter().enumerate().map(|(i, frame)| FrameJson {
+            place: place(frame.address, i > 0),
+            frame_pointer: address(kernel, frame.fp.0),
         });
+        let started_by = match trace.end {
+            End::Start { from } => from.map(|from| place(from, true)),
+            _ => None,
+        };
         Self {
             thread: ThreadJson::new(kernel, thread),
             registers: trace
@@ -170,6 +187,7 @@ impl TraceJson {
                 .as_ref()
                 .map(|r| r.values.iter().chain(&r.aliases()).map(register).collect()),
             frames: frames.collect(),
+            started_by,
             end: trace.end.to_string(),
             whole: trace.end.is_whole(),
         }
@@ -216,16 +234,19 @@ pub fn trace_text(kernel: &Kernel<'_>, thread: &Thread, trace: &Backtrace) -> St
             out.push('\n');
         }
     }
-    for (i, frame) in trace.frames.iter().enumerate() {
-        let _ = write!(out, "  #{i:<3} {}", address(kernel, frame.address.0));
-        if let Some((symbol, offset)) = kernel.function(frame.address, i > 0) {
-            let _ = write!(
-                out,
-                "  {}+{offset:#x}",
-                vmcask_inspect::text::printable(symbol.name.as_bytes())
-            );
+    let place = |va: VirtAddr, is_return| match kernel.function(va, is_return) {
+        Some((symbol, offset)) => {
+            let name = printable(symbol.name.as_bytes());
+            format!("{}  {name}+{offset:#x}", address(kernel, va.0))
         }
-        out.push('\n');
+        None => address(kernel, va.0),
+    };
+    for (i, frame) in trace.frames.iter().enumerate() {
+        let _ = writeln!(out, "  #{i:<3} {}", place(frame.address, i > 0));
+    }
+    if let End::Start { from: Some(from) } = trace.end {
+        let _ = writeln!(out, "  end: {}, called from {}", trace.end, place(from, true));
+        return out;
     }
     let _ = writeln!(out, "  end: {}", trace.end);
     out

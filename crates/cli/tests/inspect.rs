@@ -198,3 +198,82 @@ fn images_that_are_none() {
         fails(vmcask().arg("read").arg(&dump).args(["--symbol", "hz", "--kernel"]).arg(&image), 1);
     assert!(err.contains("no symbol hz") || err.contains("kernel image is for"), "{err}");
 }
+
+/// What the generator says of its own dump, on every machine, in every format.
+#[test]
+fn synthetic_kernels() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for arch in ["amd64", "arm64", "riscv", "i386"] {
+        let (dump, kernel) = (path(arch), path(&format!("{arch}.kernel")));
+        let out = ok(vmcask()
+            .args(["-q", "gen", "--arch", arch, "--ram", "1GiB", "--dump", "16MiB", "--procs", "9"])
+            .args(["--print-truth", "--kernel"])
+            .args([&kernel, &dump]));
+        let truth = json(&out);
+        let (cask, core) = (path(&format!("{arch}.cask")), path(&format!("{arch}.elf")));
+        ok(vmcask().args(["-q", "convert", "--to", "archive"]).args([&dump, &cask]));
+        ok(vmcask().args(["-q", "convert", "--to", "elf"]).args([&dump, &core]));
+        for file in [&dump, &cask, &core] {
+            let what = file.display();
+            let ask = |command: &str, more: &[&str]| {
+                ok(vmcask()
+                    .arg("-q")
+                    .arg(command)
+                    .arg(file)
+                    .arg("--kernel")
+                    .arg(&kernel)
+                    .args(more))
+            };
+            assert_eq!(stdout(&ask("dmesg", &[])), truth["msgbuf"].as_str().unwrap(), "{what}");
+            let triage = json(&ask("triage", &["--json"]));
+            assert_eq!(triage["kernel_matches"], true, "{what}");
+            assert_eq!(triage["crashed"].as_array().unwrap().len(), 1, "{what}");
+
+            let bt = json(&ask("bt", &["--all", "--json"]));
+            let traces = bt["threads"].as_array().unwrap();
+            let threads = truth["threads"].as_array().unwrap();
+            assert_eq!(traces.len(), threads.len(), "{what}");
+            for thread in threads {
+                let trace = traces.iter().find(|t| t["tid"] == thread["tid"]).unwrap();
+                for (ours, theirs) in [
+                    ("pid", "pid"),
+                    ("comm", "comm"),
+                    ("thread_name", "name"),
+                    ("crashed", "crashed"),
+                ] {
+                    assert_eq!(trace[ours], thread[theirs], "{what}: {ours}");
+                }
+                let cpu = trace["cpu"].as_i64().unwrap_or(-1);
+                assert_eq!(Value::from(cpu), thread["oncpu"], "{what}");
+                for (register, value) in thread["registers"].as_object().unwrap() {
+                    let found = number(&trace["registers"][register]);
+                    assert_eq!(found, number(value), "{what}: {register}");
+                }
+                let mut found: Vec<_> =
+                    trace["frames"].as_array().unwrap().iter().map(frame).collect();
+                let want: Vec<_> =
+                    thread["backtrace"].as_array().unwrap().iter().map(frame).collect();
+                // Like lldb, vmcask doesn't count the trampoline as a frame.
+                let started_by = Some(&trace["started_by"]).filter(|place| !place.is_null());
+                found.extend(started_by.map(frame));
+                assert_eq!(found, want, "{what}: {trace:#}");
+            }
+        }
+    }
+}
+
+fn number(hex: &Value) -> u64 {
+    let digits = hex.as_str().and_then(|h| h.strip_prefix("0x")).unwrap_or_else(|| panic!("{hex}"));
+    u64::from_str_radix(digits, 16).unwrap()
+}
+
+/// Address, function and offset, by either program's keys.
+fn frame(frame: &Value) -> (u64, Value, Value) {
+    let either = |a: &str, b: &str| frame.get(a).unwrap_or(&frame[b]).clone();
+    (
+        number(&either("pc", "address")),
+        either("function", "symbol"),
+        either("offset", "offset_bytes"),
+    )
+}

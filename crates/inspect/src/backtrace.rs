@@ -30,9 +30,13 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// The caller's frame pointer is 0: how the kernel starts a thread
-    /// (`cpu_fork`). That last record's return address is the trampoline
-    /// that called the thread's function; debuggers don't show it.
-    Start,
+    /// (`cpu_fork`). That last record's return address, where it is one, is
+    /// in the trampoline that called the thread's function; debuggers don't
+    /// show it as a frame.
+    Start {
+        /// The trampoline.
+        from: Option<VirtAddr>,
+    },
     /// The caller's frame pointer is a user address: here the kernel was
     /// entered.
     User(VirtAddr),
@@ -58,14 +62,14 @@ pub enum End {
 impl End {
     /// Whether nothing is missing.
     pub fn is_whole(&self) -> bool {
-        matches!(self, Self::Start | Self::User(_))
+        matches!(self, Self::Start { .. } | Self::User(_))
     }
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start => f.write_str("the thread began here"),
+            Self::Start { .. } => f.write_str("the thread began here"),
             Self::User(fp) => write!(f, "entered from user mode (frame pointer {fp})"),
             Self::Implausible(fp) => write!(f, "the next frame pointer, {fp}, is none"),
             Self::NoReturn(address) => write!(f, "the return address, {address}, is none"),
@@ -136,7 +140,7 @@ fn frames(memory: &Memory<'_>, pc: VirtAddr, fp: VirtAddr) -> (Vec<Frame>, End) 
     let mut last = None;
     loop {
         if at.0 <= 1 {
-            return (frames, End::Start);
+            return (frames, End::Start { from: None });
         }
         if !machine.is_kernel_address(at) {
             return (frames, End::User(at));
@@ -163,7 +167,8 @@ fn frames(memory: &Memory<'_>, pc: VirtAddr, fp: VirtAddr) -> (Vec<Frame>, End) 
         }
         // A frame without frame pointer of its own is the thread's start.
         if next.0 <= 1 {
-            return (frames, End::Start);
+            let from = Some(address).filter(|&from| machine.is_kernel_address(from));
+            return (frames, End::Start { from });
         }
         if !machine.is_kernel_address(address) {
             return (frames, End::NoReturn(address));

@@ -53,11 +53,12 @@ impl fmt::Display for ImageCheck {
 }
 
 /// Compares by build-id, where both have one, else by the string `version`.
-/// `messages` serves to name the dump's kernel where its memory doesn't.
+/// `messages` serves to name the dump's kernel where its memory doesn't; it
+/// is asked for only then, for finding them can take a while.
 pub fn image(
     kernel: &Kernel<'_>,
     memory: &Memory<'_>,
-    messages: Option<&MessageBuffer>,
+    messages: impl FnOnce() -> Option<MessageBuffer>,
 ) -> ImageCheck {
     build_id(kernel, memory).unwrap_or_else(|| version(kernel, memory, messages))
 }
@@ -93,7 +94,7 @@ fn build_id(kernel: &Kernel<'_>, memory: &Memory<'_>) -> Option<ImageCheck> {
 fn version(
     kernel: &Kernel<'_>,
     memory: &Memory<'_>,
-    messages: Option<&MessageBuffer>,
+    messages: impl FnOnce() -> Option<MessageBuffer>,
 ) -> ImageCheck {
     let unknown = |reason: String| ImageCheck::Unknown { reason };
     let Ok(at) = kernel.symbol("version") else {
@@ -106,7 +107,10 @@ fn version(
     if found.as_ref().is_ok_and(|found| *found == of_image) {
         return ImageCheck::Same { by: "version" };
     }
-    let said = messages.and_then(version_in);
+    let said = match &found {
+        Ok(found) if found.starts_with(b"FreeBSD ") => None,
+        _ => messages().as_ref().and_then(version_in),
+    };
     let dump = match (found, said) {
         (Ok(found), _) if found.starts_with(b"FreeBSD ") => one_line(&found),
         // The log's line is the string's first one.

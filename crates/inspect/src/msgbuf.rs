@@ -2,7 +2,7 @@
 //! (`sys/sys/msgbuf.h`, the same beginning since FreeBSD 5):
 //! `msg_ptr`, `msg_magic`, `msg_size`, `msg_wseq`, `msg_rseq`.
 
-use vmcask_dump::VirtAddr;
+use vmcask_dump::{FileOff, PhysAddr, PhysMem, VirtAddr};
 
 use crate::error::{Error, Losses, Result};
 use crate::kernel::Kernel;
@@ -12,6 +12,12 @@ use crate::memory::Memory;
 const MSG_MAGIC: u32 = 0x063062;
 /// 96 KiB by default (`MSGBUF_SIZE`), a loader tunable; nobody keeps more.
 const MOST_BYTES: u32 = 64 << 20;
+/// Memory looked through for a `struct msgbuf`: it lies near the top.
+const MOST_SCANNED: u64 = 4 << 30;
+/// Bytes looked through at a time.
+const SCAN: usize = 1 << 20;
+/// Bytes of a 64-bit `struct msgbuf` up to `msg_seqmod`.
+const STRUCT: usize = 32;
 /// Fewer NULs than this in a ring may be noise; more are the part that was
 /// never written.
 const LEAST_GAP: usize = 4;
@@ -21,6 +27,8 @@ const LEAST_GAP: usize = 4;
 pub enum Order {
     /// From `msg_wseq`.
     Exact,
+    /// From `msg_wseq` of a `struct msgbuf` that was found by its looks.
+    Found,
     /// The ring wasn't full: text begins after the NULs.
     Gap,
     /// The ring was full: it ends where the kernel told that it dumps.
@@ -34,6 +42,7 @@ impl Order {
     pub fn explain(self) -> &'static str {
         match self {
             Self::Exact => "by msgbufp",
+            Self::Found => "by a struct msgbuf found in memory",
             Self::Gap => "by the unused part of the ring",
             Self::DumpMessage => "by the kernel's last message, that it dumps",
             Self::Unknown => "not known: the ring from its first byte",
@@ -103,13 +112,75 @@ impl MessageBuffer {
         let msg_ptr = pointer("msg_ptr", VirtAddr(machine.int(msg_ptr)))?;
         let ring = ring.filter(|ring| ring.len() >= msg_size as usize);
         let mut losses = Losses::default();
-        let mut bytes = read_ring(memory, msg_ptr, msg_size as usize, ring, &mut losses);
-        let seam = (msg_wseq % msg_size) as usize;
+        let read = |va, buf: &mut [u8]| memory.read(VirtAddr(va), buf);
+        let bytes = read_ring(read, msg_ptr.0, msg_size as usize, ring, &mut losses);
+        Ok(Self::ordered(bytes, msg_wseq, Order::Exact, losses))
+    }
+
+    /// Looks for it in physical memory, from the top down: amd64, arm64 and
+    /// riscv kernels put it at the end of memory, the ring and behind it its
+    /// `struct msgbuf` (`msgbufinit`, `sys/kern/subr_msgbuf.c`). `runs` are
+    /// those of the dump, ascending; at most [`MOST_SCANNED`] bytes are read.
+    /// 64-bit little-endian kernels only.
+    pub fn find(dump: &dyn PhysMem, runs: &[(PhysAddr, FileOff, u64)]) -> Option<Self> {
+        let mut left = MOST_SCANNED;
+        let mut buf = vec![0; SCAN + STRUCT];
+        for &(start, off, size) in runs.iter().rev() {
+            let mut end = size & !7;
+            while end > 0 {
+                let from = end.saturating_sub(SCAN as u64) & !7;
+                let n = (size - from).min((end - from) + STRUCT as u64) as usize;
+                let piece = &mut buf[..n];
+                left = left.checked_sub(n as u64)?;
+                if dump.source().read_exact_at(off.0.checked_add(from)?, piece).is_ok() {
+                    let found = (0..n.saturating_sub(STRUCT - 1)).step_by(8).rev().find_map(|at| {
+                        let pa = start.0.checked_add(from)?.checked_add(at as u64)?;
+                        Self::looks_like(dump, pa, &piece[at..at + STRUCT])
+                    });
+                    if found.is_some() {
+                        return found;
+                    }
+                }
+                end = from;
+            }
+        }
+        None
+    }
+
+    /// Whether a `struct msgbuf` of a 64-bit kernel lies at `pa`; if so, its
+    /// ring is read.
+    fn looks_like(dump: &dyn PhysMem, pa: u64, bytes: &[u8]) -> Option<Self> {
+        let int = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        if int(8) != MSG_MAGIC {
+            return None;
+        }
+        let (msg_size, msg_wseq, msg_seqmod) = (int(12), int(16), int(28));
+        let ring = pa.checked_sub(msg_size.into())?;
+        // SEQMOD is 16 times the size; msg_ptr is the ring's virtual address.
+        let is_one = (1024..=MOST_BYTES).contains(&msg_size)
+            && msg_seqmod == msg_size.wrapping_mul(16)
+            && msg_wseq <= msg_seqmod
+            && u64::from(int(0)) % 4096 == ring % 4096;
+        if !is_one {
+            return None;
+        }
+        let mut losses = Losses::default();
+        let read = |at, buf: &mut [u8]| dump.read_phys(PhysAddr(at), buf);
+        let bytes = read_ring(read, ring, msg_size as usize, None, &mut losses);
+        let found = Self::ordered(bytes, msg_wseq, Order::Found, losses);
+        (!found.bytes.is_empty()).then_some(found)
+    }
+
+    /// A ring as text, from its write position on.
+    fn ordered(mut bytes: Vec<u8>, msg_wseq: u32, order: Order, mut losses: Losses) -> Self {
+        let seam = msg_wseq as usize % bytes.len().max(1);
         bytes.rotate_left(seam);
         let wrapped = !bytes.contains(&0);
         bytes.retain(|&b| b != 0);
         note_empty(&bytes, &mut losses);
-        Ok(Self { bytes, order: Order::Exact, wrapped, losses })
+        Self { bytes, order, wrapped, losses }
     }
 
     /// Finds the seam of a ring whose write position is not known.
@@ -165,11 +236,11 @@ fn note_empty(bytes: &[u8], losses: &mut Losses) {
     }
 }
 
-/// Reads `size` bytes of ring at `at`, a page at a time, what can't be read
-/// from `copy` or else as zeros.
+/// Reads `size` bytes of ring at address `at`, a page at a time, what can't be
+/// read from `copy` or else as zeros.
 fn read_ring(
-    memory: &Memory<'_>,
-    at: VirtAddr,
+    read: impl Fn(u64, &mut [u8]) -> vmcask_dump::Result<()>,
+    at: u64,
     size: usize,
     copy: Option<&[u8]>,
     losses: &mut Losses,
@@ -179,16 +250,16 @@ fn read_ring(
     let mut lost = 0;
     let mut first = None;
     while bytes.len() < size {
-        let va = at.checked_add(bytes.len() as u64);
-        let within = va.map_or(0, |va| va.0 as usize % 4096);
-        let n = (4096 - within).min(size - bytes.len());
         let from = bytes.len();
+        let here = at.checked_add(from as u64);
+        let within = here.map_or(0, |here| here as usize % 4096);
+        let n = (4096 - within).min(size - from);
         bytes.resize(from + n, 0);
-        let read = match va {
-            Some(va) => memory.read(va, &mut bytes[from..]).map_err(|e| e.to_string()),
+        let outcome = match here {
+            Some(here) => read(here, &mut bytes[from..]).map_err(|e| e.to_string()),
             None => Err("it lies past the end of memory".into()),
         };
-        if let Err(reason) = read {
+        if let Err(reason) = outcome {
             if let Some(copy) = copy {
                 bytes[from..].copy_from_slice(&copy[from..from + n]);
             } else {
@@ -277,6 +348,64 @@ mod tests {
             let m = MessageBuffer::from_ring(&ring);
             assert_eq!((m.order, &m.bytes[..]), (Order::Gap, &log[..]), "turned by {turn}");
         }
+    }
+
+    /// Memory from 3 MiB on, in two runs with a gap between them.
+    struct Two(Vec<u8>);
+
+    const BASE: u64 = 3 << 20;
+    const GAP: u64 = 1 << 20;
+
+    impl PhysMem for Two {
+        fn source(&self) -> &dyn vmcask_dump::ReadAt {
+            &self.0
+        }
+        fn locate(&self, pa: PhysAddr) -> vmcask_dump::Result<(FileOff, u64)> {
+            let half = self.0.len() as u64 / 2;
+            let absent = vmcask_dump::Error::Absent { pa };
+            match pa.0.checked_sub(BASE) {
+                Some(at) if at < half => Ok((FileOff(at), half - at)),
+                Some(at) if (half + GAP..2 * half + GAP).contains(&at) => {
+                    Ok((FileOff(at - GAP), 2 * half - (at - GAP)))
+                }
+                _ => Err(absent),
+            }
+        }
+    }
+
+    #[test]
+    fn found_in_physical_memory() {
+        let log = b"boot\npanic: x\n";
+        let half = SCAN + 40960;
+        let runs = [
+            (PhysAddr(BASE), FileOff(0), half as u64),
+            (PhysAddr(BASE + half as u64 + GAP), FileOff(half as u64), half as u64),
+        ];
+        // In either run, across the pieces that are read at a time, at its end.
+        for at in
+            [8192, half - 40, SCAN + 8, SCAN - 8, half + 4096, half + 40960 - 16, 2 * half - 32]
+        {
+            let size = 2048;
+            let wseq = 3 * size + 7;
+            let mut memory = vec![0; 2 * half];
+            let ring = at - size;
+            for (i, &b) in log.iter().enumerate() {
+                memory[ring + (wseq - log.len() + i) % size] = b;
+            }
+            let pa = |at: usize| BASE + at as u64 + if at >= half { GAP } else { 0 };
+            let msg_ptr = 0xffff_f800_0000_0000 + pa(at) - size as u64;
+            memory[at..at + 8].copy_from_slice(&msg_ptr.to_le_bytes());
+            let ints = [MSG_MAGIC, size as u32, wseq as u32, 0, 0, 16 * size as u32];
+            for (i, n) in ints.into_iter().enumerate() {
+                memory[at + 8 + 4 * i..][..4].copy_from_slice(&n.to_le_bytes());
+            }
+            // Something with the magic number that is none.
+            memory[half + 50000..][..4].copy_from_slice(&MSG_MAGIC.to_le_bytes());
+            let memory = Two(memory);
+            let found = MessageBuffer::find(&memory, &runs).unwrap_or_else(|| panic!("at {at}"));
+            assert_eq!((found.order, &found.bytes[..]), (Order::Found, &log[..]), "at {at}");
+        }
+        assert_eq!(MessageBuffer::find(&Two(vec![0; 2 * half]), &runs), None);
     }
 
     #[test]

@@ -231,7 +231,7 @@ fn images_of_other_machines_and_kernels() {
 
     let mut world = World::new(&Plan::of(Arch::Amd64));
     let kernel = Kernel::new(&world.memory, &world.image).unwrap();
-    let unknown = check::image(&kernel, &kernel.memory(), None);
+    let unknown = check::image(&kernel, &kernel.memory(), || None);
     assert!(matches!(unknown, ImageCheck::Unknown { .. }), "{unknown}");
 
     let at = world.symbol("hz") + 0x9000;
@@ -243,7 +243,7 @@ fn images_of_other_machines_and_kernels() {
     world.memory.write(at, version);
     let checked = |world: &World, messages: Option<&MessageBuffer>| {
         let kernel = Kernel::new(&world.memory, &world.image).unwrap();
-        check::image(&kernel, &kernel.memory(), messages)
+        check::image(&kernel, &kernel.memory(), || messages.cloned())
     };
     assert_eq!(checked(&world, None), ImageCheck::Same { by: "version" });
     world.memory.write(at, b"FreeBSD 13.2-RELEASE");
@@ -364,7 +364,7 @@ proptest! {
         }
         let memory = kernel.memory();
         let messages = MessageBuffer::from_kernel(&kernel, &memory, None).ok();
-        let _ = check::image(&kernel, &memory, messages.as_ref());
+        let _ = check::image(&kernel, &memory, || messages);
     }
 
     #[test]

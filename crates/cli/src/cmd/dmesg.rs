@@ -43,6 +43,7 @@ impl LineJson {
 pub fn order_name(order: Order) -> &'static str {
     match order {
         Order::Exact => "exact",
+        Order::Found => "found",
         Order::Gap => "gap",
         Order::DumpMessage => "dump-message",
         Order::Unknown => "unknown",

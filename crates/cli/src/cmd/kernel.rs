@@ -9,6 +9,8 @@ use serde::Serialize;
 use vmcask_convert::{Dump, Input};
 use vmcask_dump::source::FileSource;
 use vmcask_dump::{KernelImage, ReadAt, VirtAddr};
+use vmcask_inspect::backtrace::End;
+use vmcask_inspect::text::printable;
 use vmcask_inspect::{Backtrace, ImageCheck, Kernel, Losses, Memory, MessageBuffer, Thread, check};
 
 use crate::{Outcome, warn};
@@ -54,16 +56,25 @@ pub fn messages(
     kernel: Option<(&Kernel<'_>, &Memory<'_>)>,
 ) -> Result<(MessageBuffer, Option<String>)> {
     let ring = ring(input)?;
-    let tried = kernel.map(|(k, m)| MessageBuffer::from_kernel(k, m, ring.as_deref()));
-    match (tried, &ring) {
-        (Some(Ok(messages)), _) => Ok((messages, None)),
-        (Some(Err(e)), Some(ring)) => Ok((MessageBuffer::from_ring(ring), Some(e.to_string()))),
-        (Some(Err(e)), None) => Err(e).with_context(|| input.path.display().to_string()),
-        (None, Some(ring)) => Ok((MessageBuffer::from_ring(ring), None)),
-        (None, None) => bail!(
-            "{}: this dump has no copy of the message buffer; --kernel finds it in memory",
-            input.path.display()
-        ),
+    let mut in_vain = None;
+    if let Some((kernel, memory)) = kernel {
+        match MessageBuffer::from_kernel(kernel, memory, ring.as_deref()) {
+            Ok(messages) => return Ok((messages, None)),
+            Err(e) => in_vain = Some(e.to_string()),
+        }
+    }
+    let messages = match (&ring, &input.dump) {
+        (Some(ring), _) => Some(MessageBuffer::from_ring(ring)),
+        (None, Dump::Elf(core)) => {
+            MessageBuffer::find(&**core, &core.phys_runs().collect::<Vec<_>>())
+        }
+        (None, Dump::Minidump(_)) => None,
+    };
+    let file = input.path.display();
+    match (messages, in_vain) {
+        (Some(messages), in_vain) => Ok((messages, in_vain)),
+        (None, Some(why)) => bail!("{file}: {why}"),
+        (None, None) => bail!("{file}: no message buffer was found; --kernel may find it"),
     }
 }
 
@@ -78,8 +89,8 @@ pub fn warn_of_other_kernel(file: &Path, check: &ImageCheck) {
 /// tell, and warns.
 pub fn check_image(input: &Input, kernel: &Kernel<'_>) -> ImageCheck {
     let memory = kernel.memory();
-    let messages = messages(input, None).ok().map(|m| m.0);
-    let check = check::image(kernel, &memory, messages.as_ref());
+    let messages = || messages(input, None).ok().map(|m| m.0);
+    let check = check::image(kernel, &memory, messages);
     warn_of_other_kernel(&input.path, &check);
     check
 }
@@ -130,14 +141,22 @@ pub struct TraceJson {
     thread: ThreadJson,
     registers: Option<serde_json::Map<String, serde_json::Value>>,
     frames: Vec<FrameJson>,
+    /// The trampoline that a kernel thread's first function was called from.
+    started_by: Option<PlaceJson>,
     end: String,
     whole: bool,
 }
 
 #[derive(Serialize)]
 struct FrameJson {
-    address: String,
+    #[serde(flatten)]
+    place: PlaceJson,
     frame_pointer: String,
+}
+
+#[derive(Serialize)]
+struct PlaceJson {
+    address: String,
     symbol: Option<String>,
     offset_bytes: Option<u64>,
 }
@@ -145,15 +164,22 @@ struct FrameJson {
 impl TraceJson {
     pub fn new(kernel: &Kernel<'_>, thread: &Thread, trace: &Backtrace) -> Self {
         let register = |&(name, value): &(&str, u64)| (name.into(), address(kernel, value).into());
-        let frames = trace.frames.iter().enumerate().map(|(i, frame)| {
-            let symbol = kernel.function(frame.address, i > 0);
-            FrameJson {
-                address: address(kernel, frame.address.0),
-                frame_pointer: address(kernel, frame.fp.0),
+        let place = |va: VirtAddr, is_return| {
+            let symbol = kernel.function(va, is_return);
+            PlaceJson {
+                address: address(kernel, va.0),
                 symbol: symbol.map(|s| s.0.name.to_string()),
                 offset_bytes: symbol.map(|s| s.1),
             }
+        };
+        let frames = trace.frames.iter().enumerate().map(|(i, frame)| FrameJson {
+            place: place(frame.address, i > 0),
+            frame_pointer: address(kernel, frame.fp.0),
         });
+        let started_by = match trace.end {
+            End::Start { from } => from.map(|from| place(from, true)),
+            _ => None,
+        };
         Self {
             thread: ThreadJson::new(kernel, thread),
             registers: trace
@@ -161,6 +187,7 @@ impl TraceJson {
                 .as_ref()
                 .map(|r| r.values.iter().chain(&r.aliases()).map(register).collect()),
             frames: frames.collect(),
+            started_by,
             end: trace.end.to_string(),
             whole: trace.end.is_whole(),
         }
@@ -207,16 +234,19 @@ pub fn trace_text(kernel: &Kernel<'_>, thread: &Thread, trace: &Backtrace) -> St
             out.push('\n');
         }
     }
-    for (i, frame) in trace.frames.iter().enumerate() {
-        let _ = write!(out, "  #{i:<3} {}", address(kernel, frame.address.0));
-        if let Some((symbol, offset)) = kernel.function(frame.address, i > 0) {
-            let _ = write!(
-                out,
-                "  {}+{offset:#x}",
-                vmcask_inspect::text::printable(symbol.name.as_bytes())
-            );
+    let place = |va: VirtAddr, is_return| match kernel.function(va, is_return) {
+        Some((symbol, offset)) => {
+            let name = printable(symbol.name.as_bytes());
+            format!("{}  {name}+{offset:#x}", address(kernel, va.0))
         }
-        out.push('\n');
+        None => address(kernel, va.0),
+    };
+    for (i, frame) in trace.frames.iter().enumerate() {
+        let _ = writeln!(out, "  #{i:<3} {}", place(frame.address, i > 0));
+    }
+    if let End::Start { from: Some(from) } = trace.end {
+        let _ = writeln!(out, "  end: {}, called from {}", trace.end, place(from, true));
+        return out;
     }
     let _ = writeln!(out, "  end: {}", trace.end);
     out

@@ -62,7 +62,7 @@ pub fn run(args: &ReadArgs) -> Result<Outcome> {
     }
     if let Some(image) = &image {
         let kernel = Kernel::new(input.dump.virt(), image).with_context(context)?;
-        warn_of_other_kernel(&file, &check::image(&kernel, &kernel.memory(), None));
+        warn_of_other_kernel(&file, &check::image(&kernel, &kernel.memory(), || None));
     }
     let space = if physical { Space::Phys(&input.dump) } else { Space::Virt(&input.dump) };
     let mut out = BufWriter::new(io::stdout().lock());

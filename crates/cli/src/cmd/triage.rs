@@ -145,7 +145,7 @@ fn find<'a>(input: &'a Input, kernel: Option<&'a Kernel<'a>>) -> Found<'a> {
     Found {
         input,
         kernel,
-        check: both.map(|(k, m)| check::image(k, m, messages.as_ref())),
+        check: both.map(|(k, m)| check::image(k, m, || messages.clone())),
         facts,
         counts,
         crashed,

@@ -152,8 +152,8 @@ impl Aliases<'_> {
             self.absent += run.pa.saturating_sub(at) / 4096;
             let start = at.max(run.pa);
             let stop = end.min(run.pa + run.len);
-            // The last byte of the address space has no address behind it.
-            let va = leaf.va.0 + (start - leaf.pa.0);
+            // The top of the address space may be too small for what is mapped.
+            let Some(va) = leaf.va.0.checked_add(start - leaf.pa.0) else { return Ok(()) };
             self.push(Alias { va, pa: start, len: stop - start, run: next as u32 });
             at = stop;
             next += 1;

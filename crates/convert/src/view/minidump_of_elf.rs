@@ -273,7 +273,7 @@ fn directory(
     }
     // minidumpsys(): "1GB page is represented as 512 2MB pages in a dump".
     for (n, pde) in (0..).zip(page.as_chunks_mut::<8>().0) {
-        *pde = (pdpe + n * TWO_MIB).to_le_bytes();
+        *pde = pdpe.wrapping_add(n * TWO_MIB).to_le_bytes();
     }
     debug_assert_ne!(pdpe & PG_V, 0);
     Ok(Some(page))
@@ -389,7 +389,8 @@ impl Marker {
         let same = found[EHDR..].iter().eq(headers[EHDR..]
             .iter()
             .chain(std::iter::repeat_n(&0, first as usize - headers.len())));
-        let whole = first + segments.iter().map(|s| s.1).sum::<u64>() == source.len();
+        let end = segments.iter().try_fold(first, |end, s| end.checked_add(s.1));
+        let whole = end == Some(source.len());
         (same && whole && again == segments && page_of(core) == PAGE).then_some(Self { ehdr })
     }
 

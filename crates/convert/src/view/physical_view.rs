@@ -344,7 +344,8 @@ pub(super) fn generic_headers(
     let mut at = first;
     let phdrs = segments.iter().map(|&(start, len)| {
         let p_offset = at;
-        at += len;
+        // Lengths may be a hostile core's, here to be compared with.
+        at = at.wrapping_add(len);
         Phdr {
             p_type: wire::PT_LOAD,
             p_flags: wire::PF_R,

@@ -104,7 +104,7 @@ impl Runs {
         // that do that with file offsets in step are merged already, and
         // others aren't known.
         for run in &self.runs {
-            let start = run.pa.next_multiple_of(page);
+            let Some(start) = run.pa.checked_next_multiple_of(page) else { break };
             let end = (run.pa + run.len) / page * page;
             if start < end {
                 out.push(Run { pa: start, off: run.off + (start - run.pa), len: end - start });

@@ -53,8 +53,11 @@ pub fn from_kernel(
             return Ok(found);
         }
         for &(start, len) in runs {
-            let first = start.0 + (linked.wrapping_sub(start.0) & (ALIGNMENT - 1));
             let end = start.0.saturating_add(len);
+            let Some(first) = start.0.checked_add(linked.wrapping_sub(start.0) & (ALIGNMENT - 1))
+            else {
+                continue;
+            };
             if let Some(found) = (first..end).step_by(ALIGNMENT as usize).find_map(check) {
                 return Ok(found);
             }
@@ -78,7 +81,7 @@ pub fn by_self_map(phys: &dyn PhysMem, runs: &[Run]) -> Option<PageTables> {
     let mut piece = vec![0; 256 * PAGE as usize];
     for &(start, len) in runs {
         let end = start.0.saturating_add(len).min(SCAN_END) & !(PAGE - 1);
-        let mut at = start.0.next_multiple_of(PAGE);
+        let mut at = start.0.min(SCAN_END).next_multiple_of(PAGE);
         while at < end {
             let n = (end - at).min(piece.len() as u64);
             let bytes = &mut piece[..n as usize];

@@ -13,9 +13,10 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use rand::{RngExt, SeedableRng};
@@ -115,6 +116,39 @@ fn threads(src: &Arc<dyn ReadAt>) {
     }
 }
 
+/// Writes the original out, holes left out, as `vmcask convert` does.
+fn unpack(archive: &Path, out: &Path) {
+    const CHUNK: u64 = 1 << 20;
+    let reader = ArchiveReader::open(Arc::new(MapSource::open(archive).expect("the archive")))
+        .expect("an archive");
+    let out = File::create(out).expect("the output");
+    out.set_len(reader.len()).expect("room");
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                let mut buf = vec![0; CHUNK as usize];
+                loop {
+                    let at = next.fetch_add(CHUNK, Ordering::Relaxed);
+                    let end = (at + CHUNK).min(reader.len());
+                    if at >= end {
+                        return;
+                    }
+                    let mut from = at;
+                    while let Some(data) = reader.next_data(from).expect("the archive")
+                        && data.start < end
+                    {
+                        from = data.end.min(end);
+                        let piece = &mut buf[..(from - data.start) as usize];
+                        reader.read_exact_at(data.start, piece).expect("the archive");
+                        out.write_all_at(piece, data.start).expect("room");
+                    }
+                }
+            });
+        }
+    });
+}
+
 fn main() {
     let Ok(memory) = std::env::var("VMCASK_MEMORY") else {
         println!("skipped: VMCASK_MEMORY names no memory");
@@ -134,6 +168,10 @@ fn main() {
                 BufWriter::with_capacity(1 << 20, File::create(path).expect("the output"));
             let written = pack(&map(), &opts, &mut out);
             println!("{written:?}");
+        }
+        Some("unpack") => {
+            let out = std::env::var("VMCASK_OUT").unwrap_or("/dev/null".into());
+            unpack(Path::new(&words[1]), Path::new(&out));
         }
         Some("threads") => threads(&map()),
         _ => sweep(&map()),

@@ -68,7 +68,7 @@ pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<O
         Some(w) if w.original_len != UNKNOWN_LEN => w.original_len,
         _ => windows.iter().filter_map(|w| w.extents.last()).map(|e| e.end).max().unwrap_or(0),
     };
-    let (data, ranges, unknown, slots) = assemble(&windows, original_len);
+    let (mut data, ranges, unknown, slots) = assemble(&windows, original_len)?;
     let total_frames = slots.div_ceil(k);
     frames.end(windows.last().filter(|w| w.last).map(|_| total_frames));
 
@@ -79,12 +79,11 @@ pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<O
         stored_len -= (last.end - last.start).next_multiple_of(CELL) - (last.end - last.start);
     }
     let places = frames.places(total_frames, k * CELL, stored_len);
-    let data = Data {
-        // Where each lies is told to the reader apart from the index.
-        frame_offsets: (0..=total_frames).map(|f| size_of::<Head>() as u64 + f).collect(),
-        frame_checks: checks(&**src, &places)?,
-        ..data
-    };
+    // Where each lies is told to the reader apart from the index.
+    for frame in 0..=total_frames {
+        data.offsets.push(size_of::<Head>() as u64 + frame)?;
+    }
+    checks(&**src, &places, &mut data)?;
 
     // Not marked as plain: cells may be missing.
     let head = head(k as u32, false);
@@ -103,12 +102,11 @@ pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<O
     Ok(Some(Rebuilt { reader, unknown }))
 }
 
+type Assembled = (Data, Vec<Range<u64>>, Vec<Range<u64>>, u64);
+
 /// What the windows say together: their cells numbered anew, what lies
 /// between them, and how many slots there are at least.
-fn assemble(
-    windows: &[Window],
-    original_len: u64,
-) -> (Data, Vec<Range<u64>>, Vec<Range<u64>>, u64) {
+fn assemble(windows: &[Window], original_len: u64) -> Result<Assembled> {
     let mut data = Data::default();
     let mut ranges: Vec<Range<u64>> = Vec::new();
     let mut unknown = Vec::new();
@@ -141,7 +139,7 @@ fn assemble(
                     *word |= 1 << (cell % 64);
                 }
                 if slot != next_slot {
-                    data.exceptions.push((data.non_zero, slot));
+                    data.except(data.non_zero, slot)?;
                 }
                 next_slot = next_slot.max(slot + 1);
                 data.non_zero += 1;
@@ -158,7 +156,7 @@ fn assemble(
     // No cell is left that would need a slot.
     data.slots = if data.non_zero == 0 { 0 } else { slots };
     let slots = data.slots;
-    (data, ranges, unknown, slots)
+    Ok((data, ranges, unknown, slots))
 }
 
 /// Gives frames their numbers: counted on from a checkpoint, and behind a gap
@@ -242,15 +240,15 @@ impl Numbering {
 }
 
 /// Checks that fit the frames as they are: zstd's own checksums must do.
-fn checks(src: &dyn ReadAt, places: &[Option<Place>]) -> Result<Vec<u8>> {
-    let mut checks = vec![0; places.len() * 4];
-    for (place, check) in places.iter().zip(checks.chunks_exact_mut(4)) {
-        if let Some((off, len, _)) = place {
-            let frame = read(src, *off, *len as usize, "data frame")?;
-            check.copy_from_slice(&crc32fast::hash(&frame).to_le_bytes());
-        }
+fn checks(src: &dyn ReadAt, places: &[Option<Place>], data: &mut Data) -> Result<()> {
+    for place in places {
+        let check = match place {
+            Some((off, len, _)) => crc32fast::hash(&read(src, *off, *len as usize, "data frame")?),
+            None => 0,
+        };
+        data.frame_checks.push(&check.to_le_bytes())?;
     }
-    Ok(checks)
+    Ok(())
 }
 
 /// The damaged file with another head, and another index behind its end.

@@ -5,14 +5,15 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::pipeline::Data;
+use super::spill::Spill;
 use super::{Output, Written};
 use crate::digest::{checksum, checksum32};
 use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::layout::{
-    CHECKSUM_LEN, CHUNK_LEN, DirectoryEntry, Extent, FRAMES_PER_BASE, Head, INDEX_FRAME,
-    LOCATOR_FRAME, LOCATOR_MAGIC, Locator, PageMapHeader, SECTION_ALIGN, SKIPPABLE_HEADER_LEN,
-    Segment, Summary, kind,
+    CHECKSUM_LEN, CHUNK_LEN, DirectoryEntry, Extent, Head, INDEX_FRAME, LOCATOR_FRAME,
+    LOCATOR_MAGIC, Locator, PageMapHeader, SECTION_ALIGN, SKIPPABLE_HEADER_LEN, Segment, Summary,
+    kind,
 };
 use crate::plan::{MinidumpPages, PageMap, Plan};
 
@@ -23,6 +24,7 @@ enum Content<'a> {
     U64s(&'a [u64]),
     U16s(&'a [u16]),
     Slots(SlotTable<'a>),
+    Spilled(&'a Spill),
 }
 
 impl Content<'_> {
@@ -32,6 +34,7 @@ impl Content<'_> {
             Self::U64s(w) => w.len() as u64 * 8,
             Self::U16s(w) => w.len() as u64 * 2,
             Self::Slots(t) => t.words() * 8,
+            Self::Spilled(s) => s.len(),
         }
     }
 
@@ -41,6 +44,7 @@ impl Content<'_> {
             Self::U64s(words) => words.iter().try_for_each(|w| to.bytes(&w.to_le_bytes())),
             Self::U16s(words) => words.iter().try_for_each(|w| to.bytes(&w.to_le_bytes())),
             Self::Slots(table) => table.write(to),
+            Self::Spilled(spill) => spill.read(4, |bytes| to.bytes(bytes)),
         }
     }
 }
@@ -48,7 +52,7 @@ impl Content<'_> {
 /// Slots of all non-zero cells, told by the exceptions: any other cell takes
 /// the slot behind the highest so far.
 struct SlotTable<'a> {
-    exceptions: &'a [(u64, u64)],
+    exceptions: &'a Spill,
     non_zero: u64,
     bits: u32,
 }
@@ -60,13 +64,10 @@ impl SlotTable<'_> {
     }
 
     fn write(&self, to: &mut Chunks<'_, '_>) -> Result<()> {
-        let mut exceptions = self.exceptions.iter().peekable();
-        let mut next_slot = 0;
+        let (mut ordinal, mut next_slot) = (0, 0);
         let mut pending = 0u128;
         let mut filled = 0;
-        for ordinal in 0..self.non_zero {
-            let exception = exceptions.next_if(|e| e.0 == ordinal);
-            let slot = exception.map_or(next_slot, |e| e.1);
+        let mut put = |slot: u64| {
             next_slot = next_slot.max(slot + 1);
             pending |= u128::from(slot) << filled;
             filled += self.bits;
@@ -75,6 +76,24 @@ impl SlotTable<'_> {
                 pending >>= 64;
                 filled -= 64;
             }
+            Ok(next_slot)
+        };
+        let mut next = 0;
+        self.exceptions.read(16, |records| {
+            for [at, slot] in records.as_chunks::<8>().0.as_chunks::<2>().0 {
+                let at = u64::from_le_bytes(*at);
+                while ordinal < at {
+                    next = put(next)?;
+                    ordinal += 1;
+                }
+                next = put(u64::from_le_bytes(*slot))?;
+                ordinal += 1;
+            }
+            Ok(())
+        })?;
+        while ordinal < self.non_zero {
+            next = put(next)?;
+            ordinal += 1;
         }
         if filled > 0 {
             to.bytes(&(pending as u64).to_le_bytes())?;
@@ -125,7 +144,8 @@ pub(crate) fn write(
     out: &mut Output<'_>,
 ) -> Result<Written> {
     let cells = extents.cells();
-    let frames = data.frame_offsets.len() as u64 - 1;
+    // The end of the last one is noted too.
+    let frames = data.offsets.len().saturating_sub(1);
     let stored = AvailRanges::identity(cells);
     let cell_index = OwnedRankIndex::build(PageBitmap::from_words(data.words, cells), stored);
     let mut digester = data.digester;
@@ -137,7 +157,7 @@ pub(crate) fn write(
     }
     let digest = digester.finish(original_len);
 
-    let in_order = data.exceptions.is_empty();
+    let in_order = data.exceptions.len() == 0;
     let slot_bits =
         if in_order { 0 } else { u64::BITS - data.slots.saturating_sub(1).leading_zeros() }.max(
             // One slot and many duplicates of it: a width all the same.
@@ -162,7 +182,6 @@ pub(crate) fn write(
             e.as_bytes().to_vec()
         })
         .collect();
-    let (bases, offsets) = frame_table(&data.frame_offsets)?;
     let metadata = serde_json::to_vec(&plan.metadata)
         .map_err(|e| Error::Plan(format!("its metadata is no JSON: {e}")))?;
 
@@ -178,9 +197,9 @@ pub(crate) fn write(
             SlotTable { exceptions: &data.exceptions, non_zero: data.non_zero, bits: slot_bits };
         sections.push((kind::SLOT_TABLE, Content::Slots(table)));
     }
-    sections.push((kind::FRAME_BASES, Content::U64s(&bases)));
-    sections.push((kind::FRAME_OFFSETS, Content::Bytes(offsets)));
-    sections.push((kind::FRAME_CHECKS, Content::Bytes(data.frame_checks)));
+    sections.push((kind::FRAME_BASES, Content::U64s(&data.offsets.bases)));
+    sections.push((kind::FRAME_OFFSETS, Content::Spilled(&data.offsets.from_base)));
+    sections.push((kind::FRAME_CHECKS, Content::Spilled(&data.frame_checks)));
     match &plan.page_map {
         Some(PageMap::Minidump(pages)) => {
             sections.push((kind::PAGE_MAP, Content::Bytes(page_map(pages))));
@@ -276,19 +295,6 @@ fn write_sections(
     let covered = SKIPPABLE_HEADER_LEN..size_of::<Locator>() - CHECKSUM_LEN;
     locator.checksum = checksum(&locator.as_bytes()[covered]);
     out.frame(locator.as_bytes(), 0)
-}
-
-/// Bases for every 64 frames, and each frame's offset from its base.
-fn frame_table(offsets: &[u64]) -> Result<(Vec<u64>, Vec<u8>)> {
-    let bases: Vec<u64> = offsets.chunks(FRAMES_PER_BASE).map(|c| c[0]).collect();
-    let mut relative = Vec::with_capacity(offsets.len() * 4);
-    for (i, offset) in offsets.iter().enumerate() {
-        let from_base = u32::try_from(offset - bases[i / FRAMES_PER_BASE]).map_err(|_| {
-            Error::Plan("64 frames span more than 4 GiB; use smaller frames".into())
-        })?;
-        relative.extend_from_slice(&from_base.to_le_bytes());
-    }
-    Ok((bases, relative))
 }
 
 fn page_map(pages: &MinidumpPages) -> Vec<u8> {

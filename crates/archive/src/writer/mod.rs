@@ -4,9 +4,10 @@
 mod dedup;
 pub(crate) mod index;
 pub(crate) mod pipeline;
+pub(crate) mod spill;
 mod workers;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use zerocopy::IntoBytes;
@@ -181,13 +182,13 @@ pub(crate) fn head(cells_per_frame: u32, plain: bool) -> Head {
 pub(crate) struct Output<'a> {
     inner: &'a mut dyn Write,
     pub(crate) at: u64,
-    /// Compressed and decompressed size of every frame.
-    frames: Vec<(u32, u32)>,
+    /// Seek table entries of every frame.
+    frames: spill::Spill,
 }
 
 impl<'a> Output<'a> {
     pub(crate) fn new(inner: &'a mut dyn Write) -> Self {
-        Self { inner, at: 0, frames: Vec::new() }
+        Self { inner, at: 0, frames: spill::Spill::default() }
     }
 
     /// Writes a whole frame.
@@ -201,13 +202,13 @@ impl<'a> Output<'a> {
         let len = u32::try_from(len).map_err(|_| {
             Error::Plan("its index would be larger than 4 GiB; use larger frames".into())
         })?;
-        if self.frames.len() as u64 == MAX_FRAMES {
+        if self.frames.len() / SEEK_ENTRY_LEN as u64 == MAX_FRAMES {
             return Err(Error::Plan(
                 "it would take more than 2^27 frames; use larger frames".into(),
             ));
         }
-        self.frames.push((len, decompressed));
-        Ok(())
+        let entry = SeekEntry { compressed: len.into(), decompressed: decompressed.into() };
+        self.frames.push(entry.as_bytes())
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
@@ -224,19 +225,13 @@ impl<'a> Output<'a> {
 
     pub(crate) fn seek_table(&mut self) -> Result<()> {
         let frames = std::mem::take(&mut self.frames);
-        let size = frames.len() * SEEK_ENTRY_LEN + SEEK_FOOTER_LEN;
+        // At most 2^27 entries.
+        let size = frames.len() as usize + SEEK_FOOTER_LEN;
         self.bytes(&SEEK_TABLE_FRAME.to_le_bytes())?;
         self.bytes(&(size as u32).to_le_bytes())?;
-        let mut buffered = io::BufWriter::new(&mut *self.inner);
-        for &(compressed, decompressed) in &frames {
-            let entry =
-                SeekEntry { compressed: compressed.into(), decompressed: decompressed.into() };
-            buffered.write_all(entry.as_bytes()).map_err(Error::Write)?;
-        }
-        buffered.flush().map_err(Error::Write)?;
-        drop(buffered);
-        self.at += (frames.len() * SEEK_ENTRY_LEN) as u64;
-        self.bytes(&(frames.len() as u32).to_le_bytes())?;
+        frames.read(SEEK_ENTRY_LEN, |entries| self.bytes(entries))?;
+        let number = frames.len() / SEEK_ENTRY_LEN as u64;
+        self.bytes(&(number as u32).to_le_bytes())?;
         self.bytes(&[0])?;
         self.bytes(&SEEKABLE_MAGIC.to_le_bytes())
     }

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::dedup::DedupTable;
+use super::spill::Spill;
 use super::workers::{Done, Frames, Hashed, Job, Worker, compress_error, spawn};
 use super::{Output, WriteOptions};
 use crate::checkpoint::Window;
 use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::layout::{CELL_SIZE, HOLE_FRAME_LEN, UNKNOWN_LEN, WINDOW_CELLS};
+use crate::layout::{CELL_SIZE, FRAMES_PER_BASE, HOLE_FRAME_LEN, UNKNOWN_LEN, WINDOW_CELLS};
 use vmcask_dump::ReadAt;
 
 /// Cells read and hashed at a time.
@@ -34,16 +35,53 @@ pub(crate) struct Data {
     pub(crate) words: Vec<u64>,
     pub(crate) non_zero: u64,
     /// Non-zero cells that don't take the slot behind the highest so far:
-    /// ordinal among the non-zero cells, slot.
-    pub(crate) exceptions: Vec<(u64, u64)>,
+    /// ordinal among the non-zero cells, slot; 8 bytes each.
+    pub(crate) exceptions: Spill,
     pub(crate) slots: u64,
-    /// Offset of each data frame, and the end of the last.
-    pub(crate) frame_offsets: Vec<u64>,
+    /// Sections 7 and 8, frame by frame.
+    pub(crate) offsets: FrameOffsets,
     /// CRC-32 of each data frame.
-    pub(crate) frame_checks: Vec<u8>,
+    pub(crate) frame_checks: Spill,
     pub(crate) digester: Digester,
     /// Where a stream has ended.
     pub(crate) end: Option<u64>,
+}
+
+impl Data {
+    /// Notes an exception.
+    pub(crate) fn except(&mut self, ordinal: u64, slot: u64) -> Result<()> {
+        let mut record = [0; 16];
+        record[..8].copy_from_slice(&ordinal.to_le_bytes());
+        record[8..].copy_from_slice(&slot.to_le_bytes());
+        self.exceptions.push(&record)
+    }
+}
+
+/// Offset of each data frame, and the end of the last: as the index has them.
+#[derive(Default)]
+pub(crate) struct FrameOffsets {
+    /// The offset of every 64th frame.
+    pub(crate) bases: Vec<u64>,
+    /// Each frame's offset from its base.
+    pub(crate) from_base: Spill,
+}
+
+impl FrameOffsets {
+    /// How many have been noted.
+    pub(crate) fn len(&self) -> u64 {
+        self.from_base.len() / 4
+    }
+
+    pub(crate) fn push(&mut self, offset: u64) -> Result<()> {
+        if self.len().is_multiple_of(FRAMES_PER_BASE as u64) {
+            self.bases.push(offset);
+        }
+        let base = self.bases.last().copied().unwrap_or(0);
+        let from_base = u32::try_from(offset - base).map_err(|_| {
+            Error::Plan("64 frames span more than 4 GiB; use smaller frames".into())
+        })?;
+        self.from_base.push(&from_base.to_le_bytes())
+    }
 }
 
 /// Extents of a plain archive: whole frames, so that slots follow cells.
@@ -121,13 +159,7 @@ pub(super) fn run(
             data_written: 0,
             data: Data {
                 words: vec![0; (extents.cells().div_ceil(64) as usize).next_multiple_of(4)],
-                non_zero: 0,
-                exceptions: Vec::new(),
-                slots: 0,
-                frame_offsets: Vec::new(),
-                frame_checks: Vec::new(),
-                digester: Digester::default(),
-                end: None,
+                ..Data::default()
             },
         };
         writer.window = writer.blank.clone();
@@ -249,7 +281,7 @@ impl Pipeline<'_, '_> {
             holes.rest(self.out)?;
         }
         let end = self.out.at;
-        self.data.frame_offsets.push(end);
+        self.data.offsets.push(end)?;
         Ok(self.data)
     }
 
@@ -298,7 +330,7 @@ impl Pipeline<'_, '_> {
             let earlier = self.dedup.as_mut().and_then(|d| d.find_or_insert(hash, slot));
             self.window.push(range, starts, Some(earlier.unwrap_or(slot)));
             if let Some(earlier) = earlier {
-                self.data.exceptions.push((ordinal, earlier));
+                self.data.except(ordinal, earlier)?;
                 continue;
             }
             self.data.slots += 1;
@@ -348,7 +380,7 @@ impl Pipeline<'_, '_> {
         while self.windows.front().is_some_and(|w| w.first_slot < end)
             && let Some(mut window) = self.windows.pop_front()
         {
-            window.next_frame = self.data.frame_offsets.len() as u64;
+            window.next_frame = self.data.offsets.len();
             self.out.frame(&window.encode()?, 0)?;
         }
         Ok(())
@@ -368,10 +400,10 @@ impl Pipeline<'_, '_> {
                 holes.before(self.data_written, self.out)?;
                 self.data_written += u64::from(decompressed);
             }
-            self.data.frame_offsets.push(self.out.at);
+            self.data.offsets.push(self.out.at)?;
             let end = at + compressed as usize;
             let frame = &frames.bytes[at..end];
-            self.data.frame_checks.extend_from_slice(&crc32fast::hash(frame).to_le_bytes());
+            self.data.frame_checks.push(&crc32fast::hash(frame).to_le_bytes())?;
             self.out.frame(frame, decompressed)?;
             at = end;
         }

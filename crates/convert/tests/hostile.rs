@@ -104,7 +104,7 @@ fn machine() -> Vec<u8> {
     for page in 8..14 {
         (0..512).for_each(|i| set(page, i, 0));
     }
-    let at = |page: u64| start + page * 4096 | 3;
+    let at = |page: u64| (start + page * 4096) | 3;
     set(8, 256, at(8)); // recursive
     set(8, 496, at(9));
     set(9, 0, 0x83); // 1 GiB of direct map
@@ -143,7 +143,7 @@ fn page_tables() {
         for page in 8..14usize {
             for i in 0..512usize {
                 let at = 4096 + page * 4096 + i * 8;
-                let entry = 0x20_0000 + to * 4096 | 3;
+                let entry = (0x20_0000 + to * 4096) | 3;
                 bad[at..at + 8].copy_from_slice(&entry.to_le_bytes());
             }
         }

@@ -1,0 +1,95 @@
+//! minidump -> ELF and ELF -> minidump beside `cp` of the same bytes, whole
+//! files written and fsync in both. A program, not a statistic:
+//! `cargo bench -p vmcask-benches --bench convert`; VMCASK_BENCH_DIR names the
+//! folder (3 copies of 2 GiB), else it is the system's temporary one.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use vmcask_convert::view::target::{self, Options};
+use vmcask_convert::{OutputFile, Target, input, restore};
+use vmcask_synth::{Spec, SynthDump};
+
+const DUMP: u64 = 2 << 30;
+const PASSES: usize = 5;
+
+fn main() {
+    // `cargo test --all-targets` runs this too; only `cargo bench` asks.
+    if !std::env::args().any(|a| a == "--bench") {
+        return;
+    }
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("vmcask-bench-");
+    let dir = match std::env::var_os("VMCASK_BENCH_DIR") {
+        Some(dir) => builder.tempdir_in(dir),
+        None => builder.tempdir(),
+    }
+    .expect("a folder to write to");
+    let path = |name: &str| dir.path().join(name);
+    let (minidump, elf, copy) = (path("vmcore"), path("core"), path("copy"));
+
+    let spec = Spec { ram: 16 << 30, dump: DUMP, ..Spec::default() };
+    let dump = SynthDump::new(spec).expect("a possible dump");
+    let out = OutputFile::create(&minidump, false).expect("a file to write to");
+    let options = vmcask_synth::WriteOptions { sparse: true, threads: 2 };
+    dump.write_to(out.file(), options, &|_| {}, &AtomicBool::new(false)).expect("room for a dump");
+    out.commit().expect("room for a dump");
+
+    println!(
+        "{:24} {:>10} {:>10} {:>8}   (medians of {PASSES} passes in turn)",
+        "", "vmcask", "cp", "ratio"
+    );
+    for (name, from, to, target) in [
+        ("minidump -> ELF", &minidump, &elf, Target::Elf),
+        ("ELF -> minidump", &elf, &path("back"), Target::Minidump { version: None }),
+    ] {
+        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..PASSES {
+            ours.push(seconds(|| convert(from, to, target)));
+            theirs.push(seconds(|| cp(from, &copy)));
+            ratios.push(ours[ours.len() - 1] / theirs[theirs.len() - 1]);
+        }
+        println!(
+            "{name:24} {:>8.2} s {:>8.2} s {:>8.2}   ratios {:.2} to {:.2}",
+            median(&mut ours),
+            median(&mut theirs),
+            median(&mut ratios),
+            ratios[0],
+            ratios[PASSES - 1],
+        );
+    }
+    // The answer, not only the time.
+    let same = Command::new("cmp").args([&minidump, &path("back")]).status().expect("cmp runs");
+    assert!(same.success(), "the way back differs");
+}
+
+fn convert(from: &Path, to: &Path, target: Target) {
+    let input = input::open(from).expect("a dump");
+    let view = target::of(&input, target, &Options::default()).expect("a view");
+    assert!(view.losses.is_empty(), "{:?}", view.losses);
+    let out = OutputFile::create(to, true).expect("a file to write to");
+    restore::restore(&view, &out, 2, &|_| {}, &AtomicBool::new(false)).expect("room");
+    // fsync and rename.
+    out.commit().expect("room");
+}
+
+fn cp(from: &Path, to: &Path) {
+    let _ = std::fs::remove_file(to);
+    assert!(Command::new("cp").args([from, to]).status().expect("cp runs").success());
+    File::open(to).and_then(|f| f.sync_all()).expect("fsync");
+}
+
+fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+/// Sorts, so that the first and the last are the spread.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

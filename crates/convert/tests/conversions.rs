@@ -407,3 +407,113 @@ fn a_hole_in_dump_avail_is_absent() {
         }
     }
 }
+
+/// A core as hypervisors and other dumpers write it, of either class and byte
+/// order: the note first, data at odd offsets, p_memsz beyond p_filesz,
+/// segments that overlap.
+fn foreign_core(is_64: bool, is_big: bool, segments: &[(u64, u64, &[u8], u64)]) -> Vec<u8> {
+    let half = |n: u16| if is_big { n.to_be_bytes() } else { n.to_le_bytes() }.to_vec();
+    let word = |n: u32| if is_big { n.to_be_bytes() } else { n.to_le_bytes() }.to_vec();
+    let long = |n: u64| match (is_64, is_big) {
+        (false, _) => word(n as u32),
+        (true, true) => n.to_be_bytes().to_vec(),
+        (true, false) => n.to_le_bytes().to_vec(),
+    };
+    let machine = if is_64 { 62 } else { 3 };
+    let (ehsize, phentsize) = if is_64 { (64, 56) } else { (52, 32) };
+    let phnum = segments.len() + 1;
+    let mut out = vec![0x7f, b'E', b'L', b'F', 1 + u8::from(is_64), 1 + u8::from(is_big), 1, 0];
+    out.resize(16, 0);
+    out.extend([half(4), half(machine), word(1)].concat());
+    out.extend([long(0), long(ehsize), long(0), word(0)].concat());
+    out.extend([half(ehsize as u16), half(phentsize), half(phnum as u16)].concat());
+    out.extend([half(0), half(0), half(0)].concat());
+    let note = [word(5), word(4), word(1), b"CORE\0\0\0\0".to_vec(), word(7)].concat();
+    let mut at = ehsize + u64::from(phentsize) * phnum as u64;
+    let mut phdr = |p_type: u32, va: u64, pa: u64, filesz: u64, memsz: u64| {
+        let fields = if is_64 {
+            [
+                word(p_type),
+                word(0),
+                long(at),
+                long(va),
+                long(pa),
+                long(filesz),
+                long(memsz),
+                long(0),
+            ]
+        } else {
+            [
+                word(p_type),
+                long(at),
+                long(va),
+                long(pa),
+                long(filesz),
+                long(memsz),
+                word(0),
+                long(0),
+            ]
+        };
+        out.extend(fields.concat());
+        at += filesz;
+    };
+    phdr(4, 0, 0, note.len() as u64, 0);
+    for (pa, va, bytes, memsz) in segments {
+        phdr(1, *va, *pa, bytes.len() as u64, *memsz);
+    }
+    out.extend(note);
+    segments.iter().for_each(|s| out.extend_from_slice(s.2));
+    out
+}
+
+#[test]
+fn cores_as_others_write_them() {
+    let bytes: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+    for (is_64, is_big) in [(true, false), (true, true), (false, false), (false, true)] {
+        let kernel = if is_64 { 0xffff_ffff_8000_0000 } else { 0xc000_0000 };
+        let core = foreign_core(
+            is_64,
+            is_big,
+            &[
+                // 2 pages of which the file has one and a half.
+                (0x10_0000, 0, &bytes[..6144], 8192),
+                (0x20_0000, kernel, &bytes[1000..13_288], 12_288),
+                // The same memory again: the first segment wins.
+                (0x20_1000, 0, &bytes[5..12_293], 12_288),
+                // Less than a page, not at its beginning.
+                (0x30_0123, 0, &bytes[..77], 77),
+            ],
+        );
+        let (dump, source) = open(core.clone());
+        let phys = |pa: u64, n: usize| {
+            let mut buf = vec![0; n];
+            dump.phys().read_phys(PhysAddr(pa), &mut buf).map(|()| buf)
+        };
+        assert_eq!(phys(0x10_0000, 6144).unwrap(), bytes[..6144]);
+        assert!(phys(0x10_1800, 1).is_err(), "memory that isn't in the file is absent, not zero");
+        assert_eq!(phys(0x20_0000, 12_288).unwrap(), bytes[1000..13_288]);
+        assert_eq!(phys(0x20_3000, 4096).unwrap(), bytes[8197..12_293]);
+        assert_eq!(phys(0x30_0123, 77).unwrap(), bytes[..77]);
+        assert!(phys(0x30_0122, 1).is_err() && phys(0x30_0170, 1).is_err());
+        let mut buf = [0; 9];
+        dump.virt().read_virt(VirtAddr(kernel + 4090), &mut buf).unwrap();
+        assert_eq!(buf, bytes[5090..5099]);
+        // Written as a physical view of its own, page for page.
+        let options = Options { drop_zero: true, ..Options::default() };
+        let view = vmcask_convert::view::target::of_dump(&dump, &source, Target::Elf, &options);
+        if is_big {
+            // No machine of FreeBSD's is an x86 in that order.
+            let _ = view;
+            continue;
+        }
+        let (again, _) = open(build::all(&view.unwrap()));
+        for pa in (0x0f_f000..0x30_2000u64).step_by(512) {
+            let (mut a, mut b) = ([0; 100], [0; 100]);
+            let (a, b) = (
+                dump.phys().read_phys(PhysAddr(pa), &mut a).is_ok().then_some(a),
+                again.phys().read_phys(PhysAddr(pa), &mut b).is_ok().then_some(b),
+            );
+            assert_eq!(a, b, "{pa:#x}");
+        }
+    }
+}

@@ -462,7 +462,9 @@ fn foreign_core(is_64: bool, is_big: bool, segments: &[(u64, u64, &[u8], u64)]) 
         phdr(1, *va, *pa, bytes.len() as u64, *memsz);
     }
     out.extend(note);
-    segments.iter().for_each(|s| out.extend_from_slice(s.2));
+    for s in segments {
+        out.extend_from_slice(s.2);
+    }
     out
 }
 

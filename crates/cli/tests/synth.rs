@@ -336,22 +336,22 @@ impl Debugger<'_> {
                     Frame { pc, function: symbol.name.to_string(), offset }
                 };
                 let mut backtrace = vec![frame(pc)];
-                loop {
+                let started_by = loop {
                     assert!(fp > sp && fp < sp + 16384);
                     let [next, ra] =
                         saved.map(|w| self.word(fp.wrapping_add_signed(w * word as i64)));
                     // Where a kernel thread starts.
                     if next == 0 {
-                        break;
+                        break Some(frame(ra));
                     }
                     backtrace.push(frame(ra));
                     // Where user mode entered.
                     if next.abs_diff(fp) > 16384 {
-                        break;
+                        break None;
                     }
                     assert!(next > fp, "frames go up");
                     fp = next;
-                }
+                };
                 out.push(Thread {
                     pid: self.int(proc + self.offset("proc_off_p_pid")),
                     comm: self.text(proc + self.offset("proc_off_p_comm")),
@@ -362,6 +362,7 @@ impl Debugger<'_> {
                     pcb,
                     registers: vec![],
                     backtrace,
+                    started_by,
                 });
             }
         }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::content::{FRAME_SIZE, Page};
 use crate::dump::SynthDump;
@@ -24,6 +25,11 @@ pub struct WriteOptions {
 const MOST_CHUNK: u64 = 64 << 20;
 /// Bytes gathered for a write.
 const BUFFER: usize = 1 << 20;
+/// Files from this length on are flushed while they grow,
+const FLUSH_FROM: u64 = 128 << 20;
+/// each time that this much is new.
+const FLUSH_STEP: u64 = 32 << 20;
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 /// Each has a buffer.
 const MOST_THREADS: usize = 64;
 
@@ -37,6 +43,9 @@ struct Shared<'a> {
     chunk: u64,
     next: AtomicU64,
     done: AtomicU64,
+    /// Bytes that went to the file.
+    written: AtomicU64,
+    finished: AtomicBool,
     failure: Mutex<Option<Error>>,
     progress: &'a (dyn Fn(u64) + Sync),
     cancelled: &'a AtomicBool,
@@ -75,18 +84,32 @@ impl SynthDump {
             chunk: shares.clamp(BUFFER as u64 / FRAME_SIZE, MOST_CHUNK / FRAME_SIZE),
             next: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
             failure: Mutex::new(None),
             progress,
             cancelled,
         };
         std::thread::scope(|scope| {
+            let flusher = (self.len() >= FLUSH_FROM)
+                .then(|| std::thread::Builder::new().spawn_scoped(scope, || shared.flush_early()));
+            let mut workers = Vec::new();
             for _ in 1..threads {
                 // Where no thread is to be had, those there are do the work.
-                if std::thread::Builder::new().spawn_scoped(scope, || shared.work()).is_err() {
-                    break;
+                match std::thread::Builder::new().spawn_scoped(scope, || shared.work()) {
+                    Ok(worker) => workers.push(worker),
+                    Err(_) => break,
                 }
             }
             shared.work();
+            for worker in workers {
+                // A panic goes on when the scope ends.
+                let _ = worker.join();
+            }
+            shared.finished.store(true, Ordering::Relaxed);
+            if let Some(Ok(flusher)) = flusher {
+                flusher.thread().unpark();
+            }
         });
         match shared.failure.into_inner() {
             Ok(Some(e)) => Err(e),
@@ -96,6 +119,22 @@ impl SynthDump {
 }
 
 impl Shared<'_> {
+    /// Has the disk write while pages are made: whoever wants the file on the
+    /// disk in the end waits less.
+    fn flush_early(&self) {
+        let mut flushed = 0;
+        while !self.finished.load(Ordering::Relaxed) {
+            let written = self.written.load(Ordering::Relaxed);
+            if written - flushed >= FLUSH_STEP {
+                flushed = written;
+                // Whatever is wrong will be seen by who syncs the whole.
+                let _ = self.file.sync_data();
+            } else {
+                std::thread::park_timeout(FLUSH_PAUSE);
+            }
+        }
+    }
+
     fn work(&self) {
         let units = self.dump.units();
         let mut buf = Vec::with_capacity(BUFFER);
@@ -163,6 +202,7 @@ impl Shared<'_> {
             len: buf.len(),
             source,
         })?;
+        self.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
         buf.clear();
         Ok(())
     }

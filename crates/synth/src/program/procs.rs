@@ -18,6 +18,9 @@ const SLOT: u64 = 2048;
 /// What lies above the outermost frame: a user's trap frame.
 const TRAPFRAME: u64 = 512;
 
+/// Where user mode enters.
+const USER_ENTRY: &str = "fast_syscall_common";
+
 /// Names of user processes, by turns.
 const NAMES: [&str; 12] = [
     "sh", "sshd", "cron", "syslogd", "devd", "ntpd", "postgres", "nginx", "getty", "dhclient",
@@ -84,6 +87,9 @@ pub struct Thread {
     pub registers: Vec<(&'static str, u64)>,
     /// Innermost frame first.
     pub backtrace: Vec<Frame>,
+    /// Kernel threads: what the outermost frame would return to. gdb shows it
+    /// as one more frame, lldb doesn't.
+    pub started_by: Option<Frame>,
 }
 
 impl Plan {
@@ -319,7 +325,9 @@ impl Writer<'_> {
             let at = self.variable("dumptid");
             self.int(at, tid);
         }
-        let (registers, backtrace) = self.frames(chain, own_pcb - TRAPFRAME, tid);
+        let (registers, mut backtrace) = self.frames(chain, own_pcb - TRAPFRAME, tid);
+        let user = chain.last() == Some(&USER_ENTRY);
+        let started_by = if user { None } else { backtrace.pop() };
         self.pcb(pcb, &registers);
         if pcb != own_pcb {
             // What it had when it was last switched away: a reader that takes
@@ -337,6 +345,7 @@ impl Writer<'_> {
             pcb,
             registers,
             backtrace,
+            started_by,
         }
     }
 
@@ -357,9 +366,8 @@ impl Writer<'_> {
 
         // From the outside in: each frame holds its caller's frame pointer.
         // What enters from user mode leaves the user's there; a kernel thread
-        // starts with 0, which debuggers take for the end and don't show what
-        // it would return to.
-        let user = chain.last() == Some(&"fast_syscall_common");
+        // starts with 0.
+        let user = chain.last() == Some(&USER_ENTRY);
         let (saved_fp, saved_ra) = abi.saved;
         let mut fp = if user { abi.user_fp } else { 0 };
         let mut at = top;
@@ -371,8 +379,7 @@ impl Writer<'_> {
             }
             fp = at;
         }
-        let shown = pcs.len() - usize::from(!user);
-        let backtrace = pcs[..shown]
+        let backtrace = pcs
             .iter()
             .map(|&pc| {
                 let (function, offset) = self.program.function_at(pc).unwrap_or_default();

@@ -43,6 +43,8 @@ struct Thread {
     pcb: String,
     registers: BTreeMap<&'static str, String>,
     backtrace: Vec<Frame>,
+    /// What the outermost frame would return to; null where user mode entered.
+    started_by: Option<Frame>,
 }
 
 #[derive(Serialize)]
@@ -62,12 +64,13 @@ fn thread(t: &vmcask_synth::Thread) -> Thread {
         crashed: t.crashed,
         pcb: hex(t.pcb),
         registers: t.registers.iter().map(|&(name, n)| (name, hex(n))).collect(),
-        backtrace: t
-            .backtrace
-            .iter()
-            .map(|f| Frame { pc: hex(f.pc), function: f.function.clone(), offset: f.offset })
-            .collect(),
+        backtrace: t.backtrace.iter().map(frame).collect(),
+        started_by: t.started_by.as_ref().map(frame),
     }
+}
+
+fn frame(f: &vmcask_synth::Frame) -> Frame {
+    Frame { pc: hex(f.pc), function: f.function.clone(), offset: f.offset }
 }
 
 #[derive(Serialize)]

@@ -3,7 +3,8 @@
 //!
 //! [`write`] makes one from any [`vmcask_dump::ReadAt`]; [`ArchiveReader`]
 //! is a `ReadAt` itself, so that a dump parser doesn't know that it reads an
-//! archive.
+//! archive. [`verify`] checks every bit of one, [`recover`] gets back what is
+//! intact of a damaged or cut one.
 
 #![forbid(unsafe_code)]
 

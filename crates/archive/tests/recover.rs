@@ -117,11 +117,15 @@ impl Case {
         for range in r.lost() {
             is_lost[range.start as usize..range.end as usize].fill(true);
         }
-        for (i, &byte) in bytes.iter().enumerate() {
-            let expected = if is_lost[i] { 0 } else { self.original[i] };
-            assert_eq!(byte, expected, "{what}: byte {i:#x}");
-            assert_eq!(is_lost[i], lost[i], "{what}: byte {i:#x} lost or not");
+        let mut expected = self.original.clone();
+        for range in r.lost() {
+            expected[range.start as usize..range.end as usize].fill(0);
         }
+        let differ = |i: &usize| is_lost[*i] != lost[*i];
+        if let Some(i) = (is_lost != lost).then(|| (0..lost.len()).find(differ)) {
+            panic!("{what}: byte {i:x?} is lost or isn't, against what was expected");
+        }
+        assert!(bytes == expected, "{what}: wrong bytes");
         // What is said to be data covers it all.
         let mut at = 0;
         while let Some(data) = r.next_data(at).unwrap() {

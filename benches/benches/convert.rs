@@ -14,7 +14,7 @@ use vmcask_convert::{OutputFile, Target, input, restore};
 use vmcask_synth::{Spec, SynthDump};
 
 const DUMP: u64 = 2 << 30;
-const PASSES: usize = 5;
+const PASSES: usize = 9;
 
 fn main() {
     // `cargo test --all-targets` runs this too; only `cargo bench` asks.

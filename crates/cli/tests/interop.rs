@@ -137,6 +137,43 @@ fn gdb_reads_kernel_memory() {
     }
 }
 
+/// With the kernel image named, the view has the threads' registers: gdb shows
+/// the crashed thread and walks its stack, through archives too.
+#[test]
+fn gdb_shows_the_crashed_thread() {
+    if !have("gdb") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (elf, cask) = (dir.path().join("kernel-view"), dir.path().join("cask"));
+    let (dump, kernel, truth) = make(dir.path(), "amd64");
+    convert(&dump, &cask, "archive");
+    let threads = truth["threads"].as_array().unwrap();
+    let crashed = threads.iter().find(|t| t["crashed"] == true).unwrap();
+    let want: Vec<&str> = crashed["backtrace"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["function"].as_str().unwrap())
+        .collect();
+    assert!(want.len() > 5);
+    for from in [&dump, &cask] {
+        let out = gdb(&kernel, from, &elf, &["bt".into(), "info threads".into()]);
+        // `#1  0xffffffff80204d25 in kern_reboot ()`
+        let frames: Vec<&str> = out
+            .lines()
+            .skip_while(|l| !l.starts_with("[Current thread"))
+            .filter(|l| l.starts_with('#'))
+            .filter_map(|l| l.split(" in ").nth(1)?.split(' ').next())
+            .collect();
+        // gdb counts the frame that has no caller, too.
+        assert_eq!(frames.get(..want.len()), Some(&want[..]), "{out}");
+        let listed = out.lines().filter(|l| l.contains("LWP") && l.contains(" in ")).count();
+        assert_eq!(listed, threads.len(), "{out}");
+        assert!(out.contains(&format!("LWP {}", crashed["tid"])), "{out}");
+    }
+}
+
 /// Runs gdb with a kernel image on the kernel view of a dump.
 fn gdb(kernel: &Path, dump: &Path, elf: &Path, commands: &[String]) -> String {
     let mut command = vmcask();

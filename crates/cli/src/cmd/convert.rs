@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use vmcask_archive::WriteOptions;
+use vmcask_convert::view::prstatus::Prstatus;
 use vmcask_convert::view::target;
 use vmcask_convert::{Error, Input, OutputFile, Target, View, archive, forward, input, restore};
-use vmcask_dump::ReadAt;
+use vmcask_dump::{Arch, KernelImage, ReadAt};
+use vmcask_inspect::{Kernel, Registers, Thread};
 
 use super::{print_warnings, use_kernel};
 use crate::args::{ConvertArgs, To};
@@ -35,9 +37,14 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     let mut input = input::open_streams_too(&args.input)?;
     let kernel = use_kernel(&mut input, args.kernel.as_deref())?;
     print_warnings(&input);
+    let threads = match &kernel {
+        Some(image) if to == To::KernelView => threads_of(&input, image, quiet),
+        _ => Vec::new(),
+    };
     let options = target::Options {
         drop_zero: args.drop_zero,
         kernel: kernel.as_ref(),
+        threads: &threads,
         ..target::Options::default()
     };
     if args.output == Path::new("-") {
@@ -88,6 +95,42 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         );
     }
     Ok(if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+}
+
+/// Registers of all threads, the crashed one first, so that a debugger shows
+/// its stack. A kernel whose lists can't be followed gets a view without.
+fn threads_of(input: &Input, image: &KernelImage, quiet: bool) -> Vec<Prstatus> {
+    if input.stream.is_some() || input.dump.virt().arch() != Some(Arch::Amd64) {
+        return Vec::new();
+    }
+    let list = Kernel::new(input.dump.virt(), image).and_then(|k| Ok((k.threads()?, k.memory())));
+    let (list, memory) = match list {
+        Ok(list) => list,
+        Err(e) => {
+            if !quiet {
+                eprintln!("vmcask: no threads are in the output: {e}");
+            }
+            return Vec::new();
+        }
+    };
+    let mut threads = list.threads;
+    threads.sort_by_key(|t| !t.crashed);
+    let prstatus = |thread: &Thread| {
+        let registers = Registers::of(&memory, list.layout, thread).ok()?;
+        let get = |name| registers.get(name).unwrap_or(0);
+        Some(Prstatus {
+            tid: thread.tid? as u32,
+            r15: get("r15"),
+            r14: get("r14"),
+            r13: get("r13"),
+            r12: get("r12"),
+            rbp: get("rbp"),
+            rsp: get("rsp"),
+            rbx: get("rbx"),
+            rip: get("rip"),
+        })
+    };
+    threads.iter().filter_map(prstatus).collect()
 }
 
 /// The view to write; `None` for an archive.

@@ -1,7 +1,6 @@
 //! Writing ELF headers, program headers and notes of either class and byte
 //! order.
 
-use vmcask_dump::elf::note;
 use vmcask_dump::layout::elf as wire;
 use vmcask_dump::{Arch, ElfCore, elf::Phdr};
 use zerocopy::IntoBytes;
@@ -165,25 +164,25 @@ macro_rules! writer {
 writer!(headers64, Elf64Ehdr, Elf64Phdr, Elf64Shdr, u64, ELFCLASS64);
 writer!(headers32, Elf32Ehdr, Elf32Phdr, Elf32Shdr, u32, ELFCLASS32);
 
-/// Header and owner of a note whose description has `descsz` bytes; the
+/// Header and `owner` of a note whose description has `descsz` bytes; the
 /// description follows, padded to 4 bytes.
-pub(crate) fn note_header(is_big_endian: bool, n_type: u32, descsz: u32) -> Vec<u8> {
-    fn bytes<O: ByteOrder>(n_type: u32, descsz: u32) -> Vec<u8> {
+pub(crate) fn note_header(is_big_endian: bool, owner: &[u8], n_type: u32, descsz: u32) -> Vec<u8> {
+    fn bytes<O: ByteOrder>(owner: &[u8], n_type: u32, descsz: u32) -> Vec<u8> {
         let header = wire::ElfNote::<O> {
-            n_namesz: (note::OWNER.len() as u32 + 1).into(),
+            n_namesz: (owner.len() as u32 + 1).into(),
             n_descsz: descsz.into(),
             n_type: n_type.into(),
         };
         let mut out = header.as_bytes().to_vec();
-        out.extend_from_slice(note::OWNER);
+        out.extend_from_slice(owner);
         // The owner's NUL, and up to a multiple of 4.
         out.push(0);
         out.resize(out.len().next_multiple_of(4), 0);
         out
     }
     if is_big_endian {
-        bytes::<BigEndian>(n_type, descsz)
+        bytes::<BigEndian>(owner, n_type, descsz)
     } else {
-        bytes::<LittleEndian>(n_type, descsz)
+        bytes::<LittleEndian>(owner, n_type, descsz)
     }
 }

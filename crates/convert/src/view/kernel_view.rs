@@ -22,7 +22,7 @@ const MOST_MAPPINGS_PER_PAGE: u64 = 4;
 const MORE_MAPPINGS: u64 = 1 << 20;
 
 /// The kernel view of a dump.
-pub fn build(dump: &Dump, source: &Arc<dyn ReadAt>, options: &Options) -> Result<View> {
+pub fn build(dump: &Dump, source: &Arc<dyn ReadAt>, options: &Options<'_>) -> Result<View> {
     let (runs, losses) = physical_view::runs(dump, source, options)?;
     let mut origin = Origin::of(dump, source)?;
     let mut aliases = Aliases {

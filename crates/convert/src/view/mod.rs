@@ -6,6 +6,7 @@ pub mod kernel_view;
 pub mod minidump_of_elf;
 pub mod minidump_version;
 pub mod physical_view;
+pub mod prstatus;
 mod runs;
 pub mod target;
 

@@ -11,17 +11,20 @@ use vmcask_dump::{Arch, Minidump, ReadAt};
 
 use super::elf_headers::{Shape, note_header};
 use super::minidump_of_elf::Marker;
+use super::prstatus::{NT_PRSTATUS, Prstatus};
 use super::{Run, Runs, View};
 use crate::error::{Error, Result};
 use crate::input::Dump;
 
 /// How to make an ELF view.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Leave out pages full of zeros.
     pub drop_zero: bool,
     /// Put the pages at this offset at least, in bytes.
     pub data_at: u64,
+    /// Registers for debuggers to begin with (kernel views).
+    pub threads: &'a [Prstatus],
 }
 
 /// A further PT_LOAD over bytes of the physical ones: a run of kernel
@@ -49,13 +52,14 @@ pub(super) struct Parts<'a> {
     pub(super) meta: Meta,
     pub(super) prefix: Option<Arc<dyn ReadAt>>,
     pub(super) tail: Option<Arc<dyn ReadAt>>,
+    pub(super) threads: &'a [Prstatus],
 }
 
 /// `e_ident[EI_OSABI]` of kernel views, which gdb, lldb and drgn read.
 pub(super) const ELFOSABI_NONE: u8 = 0;
 
 /// The physical view of a dump.
-pub fn build(dump: &Dump, source: &Arc<dyn ReadAt>, options: &Options) -> Result<View> {
+pub fn build(dump: &Dump, source: &Arc<dyn ReadAt>, options: &Options<'_>) -> Result<View> {
     if let Dump::Minidump(d) = dump
         && !options.drop_zero
         && let Some(marker) = Marker::find(d)
@@ -81,7 +85,7 @@ pub fn build(dump: &Dump, source: &Arc<dyn ReadAt>, options: &Options) -> Result
 pub(super) fn runs(
     dump: &Dump,
     source: &Arc<dyn ReadAt>,
-    options: &Options,
+    options: &Options<'_>,
 ) -> Result<(Runs, Vec<String>)> {
     let mut losses = Vec::new();
     let (mut runs, page) = match dump {
@@ -179,7 +183,12 @@ impl Origin {
         self.meta.page_table_levels = Some(levels);
     }
 
-    pub(super) fn parts<'a>(self, runs: &'a Runs, view: &str, options: &Options) -> Builder<'a> {
+    pub(super) fn parts<'a>(
+        self,
+        runs: &'a Runs,
+        view: &str,
+        options: &Options<'a>,
+    ) -> Builder<'a> {
         let mut meta = self.meta;
         meta.view = view.into();
         meta.dropped_zero_pages += runs.dropped;
@@ -195,6 +204,7 @@ impl Origin {
             meta,
             prefix: self.prefix,
             tail: self.tail,
+            threads: options.threads,
         })
     }
 }
@@ -314,6 +324,11 @@ impl Notes {
         if let Some(tail) = &parts.tail {
             notes.push((note::NT_TAIL, tail.clone()));
         }
+        let threads = parts.threads.iter().map(|thread| {
+            let description = thread.encode();
+            let header = note_header(false, b"CORE", NT_PRSTATUS, description.len() as u32);
+            (header, Arc::new(description) as Arc<dyn ReadAt>)
+        });
         let big = parts.arch.is_big_endian();
         let with_header = |(n_type, description): (u32, Arc<dyn ReadAt>)| {
             let descsz = u32::try_from(description.len()).map_err(|_| {
@@ -323,9 +338,10 @@ impl Notes {
                     description.len()
                 ))
             })?;
-            Ok((note_header(big, n_type, descsz), description))
+            Ok((note_header(big, note::OWNER, n_type, descsz), description))
         };
-        Ok(Self(notes.into_iter().map(with_header).collect::<Result<_>>()?))
+        let ours = notes.into_iter().map(with_header);
+        Ok(Self(ours.chain(threads.map(Ok)).collect::<Result<_>>()?))
     }
 
     fn len(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmcask_dump::{KernelImage, Minidump, ReadAt};
 
+use super::prstatus::Prstatus;
 use super::{View, kernel_view, minidump_of_elf, minidump_version, physical_view};
 use crate::error::{Error, Result};
 use crate::input::{Dump, Input};
@@ -32,6 +33,9 @@ pub struct Options<'a> {
     pub kernel: Option<&'a KernelImage>,
     /// Put the pages at this offset of an ELF file at least, in bytes.
     pub data_at: u64,
+    /// Registers that a kernel view gives debuggers to begin with; the first
+    /// is the thread they show.
+    pub threads: &'a [Prstatus],
 }
 
 /// The bytes of `input` in another format.
@@ -46,7 +50,11 @@ pub fn of_dump(
     target: Target,
     options: &Options<'_>,
 ) -> Result<View> {
-    let elf = physical_view::Options { drop_zero: options.drop_zero, data_at: options.data_at };
+    let elf = physical_view::Options {
+        drop_zero: options.drop_zero,
+        data_at: options.data_at,
+        threads: &[],
+    };
     match (dump, target) {
         (Dump::Minidump(_), Target::Minidump { .. }) if options.drop_zero => {
             Err(Error::Unsupported(
@@ -82,7 +90,10 @@ pub fn of_dump(
             view.remarks.push("the core has kernel addresses already; copied as it is".into());
             Ok(view)
         }
-        (_, Target::KernelView) => kernel_view::build(dump, source, &elf),
+        (_, Target::KernelView) => {
+            let threads = options.threads;
+            kernel_view::build(dump, source, &physical_view::Options { threads, ..elf })
+        }
     }
 }
 

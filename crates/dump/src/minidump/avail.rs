@@ -36,13 +36,19 @@ pub(super) fn parse(header: &Header, bytes: &[u8], off: u64) -> Result<DumpAvail
     let narrow = parse_width(header, bytes, off, 4);
     let (first, second) = if narrow_first { (narrow, wide) } else { (wide, narrow) };
     let usual = if narrow_first { 32 } else { 64 };
+    let other = |(pairs, ranges)| DumpAvail {
+        pairs,
+        ranges,
+        warning: Some(Warning::DumpAvailWidth { bits: 96 - usual }),
+    };
     match (first, second) {
+        // 64-bit entries read as 32-bit ones begin with a pair whose end is
+        // 0: a list without ranges is no list.
+        (Ok((pairs, _)), Ok(second)) if pairs.is_empty() && !second.0.is_empty() => {
+            Ok(other(second))
+        }
         (Ok((pairs, ranges)), _) => Ok(DumpAvail { pairs, ranges, warning: None }),
-        (Err(_), Ok((pairs, ranges))) => Ok(DumpAvail {
-            pairs,
-            ranges,
-            warning: Some(Warning::DumpAvailWidth { bits: 96 - usual }),
-        }),
+        (Err(_), Ok(second)) => Ok(other(second)),
         (Err(e), Err(_)) => Err(e),
     }
 }

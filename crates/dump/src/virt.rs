@@ -3,7 +3,7 @@
 use crate::addr::{FileOff, VirtAddr};
 use crate::error::{Error, Result};
 use crate::minidump::header::Arch;
-use crate::phys::PhysMem;
+use crate::phys::{PhysMem, fill};
 
 /// A dump whose kernel virtual addresses can be followed, by whichever means
 /// its format has: a minidump's pmap, a core's p_vaddr, or page tables.
@@ -17,24 +17,9 @@ pub trait VirtMem: PhysMem {
 
     /// Fills `buf` with kernel memory from `va` on; every page of it must be
     /// mapped and present.
-    fn read_virt(&self, mut va: VirtAddr, mut buf: &mut [u8]) -> Result<()> {
-        while !buf.is_empty() {
-            let (off, run) = self.locate_virt(va)?;
-            let n = usize::try_from(run).unwrap_or(usize::MAX).min(buf.len());
-            let (now, rest) = buf.split_at_mut(n);
-            self.source().read_exact_at(off.0, now).map_err(|source| Error::Io {
-                off: off.0,
-                len: n,
-                source,
-            })?;
-            buf = rest;
-            if !buf.is_empty() {
-                va = va.checked_add(n as u64).ok_or(Error::NotMapped {
-                    va: VirtAddr(u64::MAX),
-                    reason: "the address space ends there",
-                })?;
-            }
-        }
-        Ok(())
+    fn read_virt(&self, va: VirtAddr, buf: &mut [u8]) -> Result<()> {
+        let past_end =
+            Error::NotMapped { va: VirtAddr(u64::MAX), reason: "the address space ends there" };
+        fill(self.source(), va.0, buf, past_end, &|va| self.locate_virt(VirtAddr(va)))
     }
 }

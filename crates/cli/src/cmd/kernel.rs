@@ -24,6 +24,8 @@ pub fn open_image(input: &mut Input, path: &Path) -> Result<KernelImage> {
     let image = KernelImage::open(&file).with_context(name)?;
     let needs_tables = match &input.dump {
         Dump::Minidump(_) => false,
+        // Of a stream only the headers can be read.
+        Dump::Elf(_) if input.stream.is_some() => false,
         Dump::Elf(c) => c.note().is_none_or(|note| note.minidump.is_none()),
     };
     if needs_tables && let Err(e) = input.dump.use_kernel(&image) {

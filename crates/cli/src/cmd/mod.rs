@@ -15,13 +15,10 @@ pub mod triage;
 pub mod verify;
 
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use vmcask_convert::Input;
 use vmcask_dump::KernelImage;
-use vmcask_dump::ReadAt;
-use vmcask_dump::source::FileSource;
 
 use crate::warn;
 
@@ -32,15 +29,7 @@ fn print_warnings(input: &Input) {
     }
 }
 
-/// Opens the kernel image and tells the dump, which may need it to find its
-/// page tables.
+/// Opens the kernel image, where one is named, and tells the dump.
 fn use_kernel(input: &mut Input, path: Option<&Path>) -> Result<Option<KernelImage>> {
-    let Some(path) = path else { return Ok(None) };
-    let file: Arc<dyn ReadAt> =
-        Arc::new(FileSource::open(path).with_context(|| path.display().to_string())?);
-    let kernel = KernelImage::open(&file).with_context(|| path.display().to_string())?;
-    if input.stream.is_none() {
-        input.dump.use_kernel(&kernel).with_context(|| path.display().to_string())?;
-    }
-    Ok(Some(kernel))
+    path.map(|path| kernel::open_image(input, path)).transpose()
 }

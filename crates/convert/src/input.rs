@@ -102,8 +102,11 @@ impl Dump {
     pub fn use_kernel(&mut self, kernel: &KernelImage) -> vmcask_dump::Result<()> {
         match self {
             Self::Minidump(_) => Ok(()),
-            // Cores that give kernel addresses themselves need no tables.
-            Self::Elf(c) if c.has_virtual() => Ok(()),
+            // Cores that give kernel addresses themselves can do without.
+            Self::Elf(c) if c.has_virtual() => {
+                let _ = c.use_kernel(kernel);
+                Ok(())
+            }
             Self::Elf(c) => c.use_kernel(kernel),
         }
     }

@@ -66,6 +66,12 @@ pub trait ReadAt: Send + Sync {
     }
 }
 
+impl std::fmt::Debug for dyn ReadAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
 impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn len(&self) -> u64 {
         (**self).len()

@@ -98,3 +98,20 @@ fn another_kernels_image_is_told() {
     let e = elf.use_kernel(&image(&[("hz", 1)])).unwrap_err();
     assert!(e.to_string().contains("KPML4phys"), "{e}");
 }
+
+#[test]
+fn a_variable_whose_own_page_table_is_lost() {
+    // The page that maps KPML4phys is zeros in a cut-down dump; the root is
+    // known by mapping itself.
+    let mut bytes = core(0x20_0000, 4);
+    let at = |page: usize, index: usize| 12288 + page * 4096 + index * 8;
+    bytes[at(19, 1)..at(19, 2)].fill(0);
+    let kernel = image(&[("kernbase", KERNBASE), ("KPML4phys", VARIABLE)]);
+    let mut elf = ElfCore::open(Arc::new(bytes.clone()) as Arc<dyn ReadAt>).unwrap();
+    assert!(elf.use_kernel(&kernel).is_err());
+    bytes[at(17, 256)..at(17, 257)].copy_from_slice(&(0x20_0000u64 + 17 * 4096 + 3).to_le_bytes());
+    let mut elf = ElfCore::open(Arc::new(bytes) as Arc<dyn ReadAt>).unwrap();
+    assert_eq!(elf.page_tables().unwrap().how, How::SelfMap, "found without the image, too");
+    elf.use_kernel(&kernel).unwrap();
+    assert_eq!(elf.page_tables().unwrap().tables.root, PhysAddr(0x20_0000 + 17 * 4096));
+}

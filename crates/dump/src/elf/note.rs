@@ -73,12 +73,6 @@ pub struct VmcaskNote {
     pub tail: Option<Arc<dyn ReadAt>>,
 }
 
-impl std::fmt::Debug for dyn ReadAt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.len())
-    }
-}
-
 /// Looks for the note; what can't be parsed is not there.
 pub(super) fn find(src: &Arc<dyn ReadAt>, ident: &Ident, phdrs: &[Phdr]) -> Option<VmcaskNote> {
     phdrs.iter().filter(|p| p.p_type == wire::PT_NOTE).find_map(|p| {

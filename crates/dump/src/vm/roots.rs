@@ -33,9 +33,7 @@ pub fn from_kernel(
     kernel: &KernelImage,
 ) -> Result<(PageTables, u64)> {
     let kernbase = kernel.symbol("kernbase").map_or(KERNBASE, |s| s.addr.0);
-    // The bigger tables first: a kernel with LA57 sets both variables, and
-    // one without leaves KPML5phys zero.
-    for (name, levels) in [("KPML5phys", 5), ("KPML4phys", 4)] {
+    for (name, levels) in VARIABLES {
         let Some(symbol) = kernel.symbol(name) else { continue };
         let linked = symbol.addr.0.wrapping_sub(kernbase);
         let check = |pa: u64| {
@@ -63,6 +61,22 @@ pub fn from_kernel(
             }
         }
     }
+    // Cut-down dumps may lack the very page table that maps the variable. A
+    // page that maps itself, named where libkvm looks, will do.
+    for (name, levels) in VARIABLES {
+        let Some(symbol) = kernel.symbol(name) else { continue };
+        let mut word = [0; 8];
+        let mut page = [0; PAGE as usize];
+        if phys.read_phys(PhysAddr(symbol.addr.0.wrapping_sub(kernbase)), &mut word).is_ok() {
+            let root = PhysAddr(u64::from_le_bytes(word));
+            if root.0 & !PG_FRAME == 0
+                && phys.read_phys(root, &mut page).is_ok()
+                && maps_itself(root.0, &page)
+            {
+                return Ok((PageTables { root, levels }, 0));
+            }
+        }
+    }
     kernel.require("KPML4phys")?;
     Err(Error::Kernel {
         what: "nowhere in the dump's memory do its page tables map KPML4phys back to itself: \
@@ -71,13 +85,29 @@ pub fn from_kernel(
     })
 }
 
+/// The bigger tables first: a kernel with LA57 sets both variables, and one
+/// without leaves KPML5phys zero.
+const VARIABLES: [(&str, u32); 2] = [("KPML5phys", 5), ("KPML4phys", 4)];
+
+/// Whether one of the upper half's entries of the page at `root` points,
+/// valid and writable, at the page itself.
+fn maps_itself(root: u64, page: &[u8]) -> bool {
+    let (words, _) = page.as_chunks::<8>();
+    words
+        .iter()
+        .skip(256)
+        .map(|w| u64::from_le_bytes(*w))
+        .any(|e| e & PG_FRAME == root && e & (PG_V | PG_RW) == PG_V | PG_RW)
+}
+
 /// The kernel's page tables by their recursive slot: a page one of whose
 /// entries 256 to 511 points, valid and writable, at the page itself, and
-/// whose tables map some of the top 2 GiB, where kernels are linked. Scans
+/// whose tables, best of all, map some of the top 2 GiB, where kernels are
+/// linked. Scans
 /// memory up to 4 GiB. Processes have such pages as well, with the same upper
 /// half; one whose lower half is empty is the kernel's own and is preferred.
 pub fn by_self_map(phys: &dyn PhysMem, runs: &[Run]) -> Option<PageTables> {
-    let mut second_best = None;
+    let mut best: Option<(PageTables, Rank)> = None;
     let mut piece = vec![0; 256 * PAGE as usize];
     for &(start, len) in runs {
         let end = start.0.saturating_add(len).min(SCAN_END) & !(PAGE - 1);
@@ -88,29 +118,39 @@ pub fn by_self_map(phys: &dyn PhysMem, runs: &[Run]) -> Option<PageTables> {
             if phys.read_phys(PhysAddr(at), bytes).is_ok() {
                 for (i, page) in bytes.chunks_exact(PAGE as usize).enumerate() {
                     let root = at + i as u64 * PAGE;
-                    if let Some((tables, kernels_own)) = candidate(phys, root, page) {
-                        if kernels_own {
-                            return Some(tables);
-                        }
-                        second_best.get_or_insert(tables);
+                    let found = candidate(phys, root, page);
+                    if let Some((tables, Rank::KernelsOwn)) = found {
+                        return Some(tables);
+                    }
+                    if found.map(|f| f.1) > best.map(|b| b.1) {
+                        best = found;
                     }
                 }
             }
             at += n;
         }
     }
-    second_best
+    best.map(|(tables, _)| tables)
 }
 
-/// Whether the page at `root` is a PML4 or PML5, and the kernel's own.
-fn candidate(phys: &dyn PhysMem, root: u64, page: &[u8]) -> Option<(PageTables, bool)> {
+/// How likely a page that maps itself is the kernel's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// What it maps isn't in the dump: one cut down to what somebody touched.
+    MapsNothing,
+    /// A process's.
+    MapsAKernel,
+    /// It maps a kernel and no user memory.
+    KernelsOwn,
+}
+
+/// Whether the page at `root` is a PML4 or PML5, and whose.
+fn candidate(phys: &dyn PhysMem, root: u64, page: &[u8]) -> Option<(PageTables, Rank)> {
     let (words, _) = page.as_chunks::<8>();
     let (lower, upper) = words.split_at(256);
-    let points_here = |w: &[u8; 8]| {
-        let e = u64::from_le_bytes(*w);
-        e & PG_FRAME == root && e & (PG_V | PG_RW) == PG_V | PG_RW
-    };
-    upper.iter().position(points_here)?;
+    if !maps_itself(root, page) {
+        return None;
+    }
     let valid = |e: &[u8; 8]| u64::from_le_bytes(*e) & PG_V != 0;
     // The kernel is linked into the last slot.
     if !valid(&upper[255]) {
@@ -123,8 +163,11 @@ fn candidate(phys: &dyn PhysMem, root: u64, page: &[u8]) -> Option<(PageTables, 
             .any(|va| tables.translate(phys, VirtAddr(va)).is_ok())
             .then_some(tables)
     };
-    let tables = maps_a_kernel(4).or_else(|| maps_a_kernel(5))?;
-    Some((tables, !lower.iter().any(valid)))
+    let Some(tables) = maps_a_kernel(4).or_else(|| maps_a_kernel(5)) else {
+        return Some((PageTables { root: PhysAddr(root), levels: 4 }, Rank::MapsNothing));
+    };
+    let is_a_process = lower.iter().any(valid);
+    Some((tables, if is_a_process { Rank::MapsAKernel } else { Rank::KernelsOwn }))
 }
 
 /// Where the direct map and the kernel map lie in a kernel's page tables.

@@ -102,10 +102,12 @@ fn piped(file: &Path, args: &[&str], out: &Path) -> std::process::Output {
         .unwrap();
     let mut pipe = child.stdin.take().unwrap();
     let bytes = fs::read(file).unwrap();
-    // The other end may have seen enough.
-    let _ = pipe.write_all(&bytes);
-    drop(pipe);
-    child.wait_with_output().unwrap()
+    // A thread of its own: what comes out is read meanwhile. The other end may
+    // have seen enough.
+    let writer = std::thread::spawn(move || drop(pipe.write_all(&bytes)));
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    out
 }
 
 #[test]
@@ -119,6 +121,25 @@ fn pipes() {
     // Out through a pipe.
     let run = ok(vmcask().args(["-q", "convert", "--to", "minidump"]).arg(&cask).arg("-"));
     assert!(run.stdout == fs::read(&dump).unwrap());
+    // In through a pipe and out through another: all of it, however long; or
+    // an error where it is too short for what has gone out already.
+    let bytes = fs::read(&dump).unwrap();
+    let stream = dir.path().join("stream");
+    for (bytes, elf) in [
+        (bytes.clone(), Some(0)),
+        ([&bytes[..], b"and more"].concat(), Some(3)),
+        (bytes[..bytes.len() - 70_001].to_vec(), Some(1)),
+    ] {
+        fs::write(&stream, &bytes).unwrap();
+        let run = piped(&stream, &["-q", "convert", "--to", "minidump"], Path::new("-"));
+        assert!(run.status.success() && run.stdout == bytes, "{}", stderr(&run));
+        let run = piped(&stream, &["-q", "convert", "--to", "elf"], Path::new("-"));
+        assert_eq!(run.status.code(), elf, "{}", stderr(&run));
+        let run = piped(&stream, &["-q", "convert", "--to", "kernel-view"], Path::new("-"));
+        assert_eq!(run.status.code(), Some(1));
+        assert!(stderr(&run).contains("vmcask convert"), "{}", stderr(&run));
+    }
+    fs::remove_file(&stream).unwrap();
     // Standard input that is a file can be read anywhere.
     let mut info = vmcask();
     info.args(["info", "-"]).stdin(File::open(&cask).unwrap());

@@ -26,23 +26,93 @@ pub fn to_pipe(
     progress: &dyn Fn(u64),
     cancelled: &AtomicBool,
 ) -> Result<()> {
+    let write = |_, bytes: &[u8]| out.write_all(bytes).map_err(Error::Pipe);
+    each_chunk(source, progress, cancelled, write)?;
+    out.flush().map_err(Error::Pipe)
+}
+
+/// Reads `source` from front to back until it ends, and says where that is.
+fn each_chunk(
+    source: &dyn ReadAt,
+    progress: &dyn Fn(u64),
+    cancelled: &AtomicBool,
+    mut sink: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<u64> {
     let mut buf = vec![0; CHUNK as usize];
     let mut at = 0;
     loop {
-        let n = source.read_at(at, &mut buf).map_err(|source| Error::Read {
-            off: at,
-            len: buf.len(),
-            source,
-        })?;
+        let len = buf.len();
+        let n =
+            source.read_at(at, &mut buf).map_err(|source| Error::Read { off: at, len, source })?;
         if n == 0 {
-            break;
+            return Ok(at);
         }
-        out.write_all(&buf[..n]).map_err(Error::Pipe)?;
+        sink(at, &buf[..n])?;
         at += n as u64;
         progress(at);
         check(cancelled)?;
     }
-    out.flush().map_err(Error::Pipe)
+}
+
+/// How a stream becomes another format.
+enum Pass {
+    /// As it is, however long it turns out to be.
+    Copy,
+    /// As a view, whose length follows from the headers.
+    View,
+}
+
+/// Refuses what would have to go back in the stream.
+fn pass(input: &Input, to: target::Target) -> Result<Pass> {
+    match (&input.dump, to) {
+        (Dump::Minidump(_), target::Target::Minidump { version: None })
+        | (Dump::Elf(_), target::Target::Elf) => Ok(Pass::Copy),
+        (Dump::Minidump(_), target::Target::Elf | target::Target::Minidump { .. }) => {
+            Ok(Pass::View)
+        }
+        _ => Err(Error::OnlyForward {
+            path: input.path.clone(),
+            what: input.container.name().into(),
+        }),
+    }
+}
+
+/// What a stream has behind the last page that a view takes, as a loss.
+fn behind(stream: &StreamSource, expected: u64) -> Result<Option<String>> {
+    let length =
+        stream.finish().map_err(|source| Error::Read { off: stream.position(), len: 0, source })?;
+    Ok((length > expected)
+        .then(|| format!("{} bytes behind the last page are left out", length - expected)))
+}
+
+/// [`from_stream`], into a pipe. What the output lacks is told in the losses;
+/// a stream that ends too early is an error where its headers, gone out
+/// through the pipe, have promised more.
+pub fn stream_to_pipe(
+    input: &Input,
+    stream: &Arc<StreamSource>,
+    to: target::Target,
+    out: &mut dyn Write,
+    progress: &dyn Fn(u64),
+    cancelled: &AtomicBool,
+) -> Result<Vec<String>> {
+    if let Pass::Copy = pass(input, to)? {
+        to_pipe(&**stream, out, progress, cancelled)?;
+        return Ok(Vec::new());
+    }
+    let expected = stream.len();
+    let view = target::of(input, to, &target::Options::default())?;
+    to_pipe(&view, out, progress, cancelled).map_err(|e| match e {
+        Error::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
+            Error::Unsupported(format!(
+                "{}: the dump ends too early, and headers that promise more have gone out through \
+                 the pipe: write to a file instead",
+                input.path.display()
+            ))
+        }
+        e => e,
+    })?;
+    Ok(view.losses.iter().cloned().chain(behind(stream, expected)?).collect())
 }
 
 /// Writes a stream's dump to `out` in another format; what the output lacks
@@ -58,16 +128,9 @@ pub fn from_stream(
     progress: &dyn Fn(u64),
     cancelled: &AtomicBool,
 ) -> Result<Vec<String>> {
-    let forward_only =
-        || Error::OnlyForward { path: input.path.clone(), what: input.container.name().into() };
-    match (&input.dump, to) {
-        (Dump::Minidump(_), target::Target::Minidump { version: None })
-        | (Dump::Elf(_), target::Target::Elf) => {
-            copy(stream, out, progress, cancelled)?;
-            return Ok(Vec::new());
-        }
-        (Dump::Minidump(_), target::Target::Elf | target::Target::Minidump { .. }) => {}
-        _ => return Err(forward_only()),
+    if let Pass::Copy = pass(input, to)? {
+        copy(stream, out, progress, cancelled)?;
+        return Ok(Vec::new());
     }
     let expected = stream.len();
     let mut view = target::of(input, to, &target::Options::default())?;
@@ -102,11 +165,7 @@ pub fn from_stream(
         check(cancelled)?;
     }
     let mut losses = std::mem::take(&mut view.losses);
-    let length =
-        stream.finish().map_err(|source| Error::Read { off: stream.position(), len: 0, source })?;
-    if length > expected {
-        losses.push(format!("{} bytes behind the last page are left out", length - expected));
-    }
+    losses.extend(behind(stream, expected)?);
     Ok(losses)
 }
 
@@ -136,23 +195,10 @@ fn copy(
     cancelled: &AtomicBool,
 ) -> Result<()> {
     let written = |source| Error::Write { path: out.path().to_owned(), source };
-    let mut buf = vec![0; CHUNK as usize];
-    let mut at = 0;
-    loop {
-        let n = stream.read_at(at, &mut buf).map_err(|source| Error::Read {
-            off: at,
-            len: buf.len(),
-            source,
-        })?;
-        write_sparse(out.file(), at, &buf[..n]).map_err(written)?;
-        at += n as u64;
-        progress(at);
-        check(cancelled)?;
-        if n < buf.len() {
-            // Holes at the end count too.
-            return out.file().set_len(at).map_err(written);
-        }
-    }
+    let write = |at, bytes: &[u8]| write_sparse(out.file(), at, bytes).map_err(written);
+    let end = each_chunk(stream, progress, cancelled, write)?;
+    // Holes at the end count too.
+    out.file().set_len(end).map_err(written)
 }
 
 /// Writes `bytes` at `at` of a file of zeros, but for blocks of zeros.

@@ -35,6 +35,14 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         bail!("--drop-zero is not for archives: a zero page costs them one bit");
     }
     let mut input = input::open_streams_too(&args.input)?;
+    if args.drop_zero && input.stream.is_some() {
+        bail!(
+            "{}: --drop-zero reads a dump twice, and {} can be read once: convert it to an archive \
+             first",
+            args.input.display(),
+            input.container.name()
+        );
+    }
     let kernel = use_kernel(&mut input, args.kernel.as_deref())?;
     print_warnings(&input);
     let threads = match &kernel {
@@ -61,12 +69,6 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             to_archive(&input, &write_options(args), &out, quiet)?;
             Vec::new()
         }
-        (Some(_), Some(_)) if args.drop_zero => bail!(
-            "{}: --drop-zero reads a dump twice, and {} can be read once: convert it to an archive \
-             first",
-            args.input.display(),
-            input.container.name()
-        ),
         (Some(to), Some(stream)) => {
             let progress = Progress::new("converting", stream.len(), quiet);
             let set = |done| progress.set(done);
@@ -183,9 +185,13 @@ fn to_pipe(
         )?;
         return Ok(Outcome::Done);
     };
-    let view = target::of(input, to, options)?;
-    forward::to_pipe(&view, &mut stdout, &|_| {}, interrupt::flag())?;
-    let losses = told(&view, quiet);
+    let losses = if let Some(stream) = &input.stream {
+        forward::stream_to_pipe(input, stream, to, &mut stdout, &|_| {}, interrupt::flag())?
+    } else {
+        let view = target::of(input, to, options)?;
+        forward::to_pipe(&view, &mut stdout, &|_| {}, interrupt::flag())?;
+        told(&view, quiet)
+    };
     for loss in &losses {
         warn(&args.output, format!("incomplete: {loss}"));
     }

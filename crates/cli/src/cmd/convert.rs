@@ -12,7 +12,7 @@ use vmcask_convert::{Error, Input, OutputFile, Target, View, archive, forward, i
 use vmcask_dump::{Arch, KernelImage, ReadAt};
 use vmcask_inspect::{Kernel, Registers, Thread};
 
-use super::{print_warnings, use_kernel};
+use super::{print_warnings, same_file, use_kernel};
 use crate::args::{ConvertArgs, To};
 use crate::progress::Progress;
 use crate::size::human;
@@ -229,14 +229,5 @@ fn by_suffix(path: &Path) -> Option<To> {
         "elf" => Some(To::Elf),
         "minidump" => Some(To::Minidump),
         _ => None,
-    }
-}
-
-/// The rename at the end would put the output in the place of its input.
-fn same_file(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (a.metadata(), b.metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
     }
 }

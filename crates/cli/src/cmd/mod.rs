@@ -33,3 +33,12 @@ fn print_warnings(input: &Input) {
 fn use_kernel(input: &mut Input, path: Option<&Path>) -> Result<Option<KernelImage>> {
     path.map(|path| kernel::open_image(input, path)).transpose()
 }
+
+/// The rename at the end would put the output in the place of its input.
+fn same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (a.metadata(), b.metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}

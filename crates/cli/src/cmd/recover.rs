@@ -14,6 +14,7 @@ use vmcask_dump::source::MapSource;
 use vmcask_dump::{ElfCore, Minidump};
 use vmcask_rank::{AvailRanges, PageBitmap, RankIndex};
 
+use super::same_file;
 use crate::args::RecoverArgs;
 use crate::progress::Progress;
 use crate::size::{count, human};
@@ -235,14 +236,5 @@ impl Memory {
             .into_iter()
             .map(|(address, bytes)| Physical { address: format!("{address:#x}"), bytes })
             .collect()
-    }
-}
-
-/// The rename at the end would put the output in the place of its input.
-fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (a.metadata(), b.metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
     }
 }

@@ -10,7 +10,7 @@ use crate::digest::checksum;
 use crate::error::{Error, Result};
 use crate::layout::{
     CELL_SIZE, CHECKPOINT_FRAME, CHECKPOINT_MAGIC, Checkpoint, MAX_CELLS_PER_FRAME,
-    MAX_ORIGINAL_LEN, SKIPPABLE_HEADER_LEN, Span, WINDOW_CELLS, checkpoint_flag,
+    MAX_ORDER_SLOTS, MAX_ORIGINAL_LEN, SKIPPABLE_HEADER_LEN, Span, WINDOW_CELLS, checkpoint_flag,
 };
 
 /// Bytes before those that the checksum covers.
@@ -33,6 +33,9 @@ pub(crate) struct Window {
     pub(crate) continues: bool,
     /// No cell follows.
     pub(crate) last: bool,
+    /// The slots of several windows are mixed: `first_slot` and `new_slots` are
+    /// those of all of them together.
+    pub(crate) reordered: bool,
     pub(crate) first_cell: u64,
     pub(crate) cells: u64,
     /// Slots that all windows before have taken.
@@ -67,6 +70,11 @@ impl Window {
         self.cells += 1;
     }
 
+    /// The slot that the cell behind one with `slot` has if nothing is known.
+    fn next(&self, next: u64, slot: u64) -> u64 {
+        if self.reordered { slot + 1 } else { next.max(slot + 1) }
+    }
+
     pub(crate) fn is_non_zero(&self, cell: u64) -> bool {
         self.bits.get((cell / 8) as usize).is_some_and(|b| b >> (cell % 8) & 1 != 0)
     }
@@ -84,7 +92,7 @@ impl Window {
             // Zero for a cell that takes the next slot, else how far back (odd)
             // or ahead (even) its slot lies.
             let code = if slot < next { (next - slot) * 2 - 1 } else { (slot - next) * 2 };
-            next = next.max(slot + 1);
+            next = self.next(next, slot);
             put_varint(&mut body, code);
         }
         let packed =
@@ -94,6 +102,7 @@ impl Window {
             (self.plain, checkpoint_flag::PLAIN),
             (self.continues, checkpoint_flag::CONTINUES),
             (self.last, checkpoint_flag::LAST),
+            (self.reordered, checkpoint_flag::REORDERED),
         ] {
             flags |= if set { flag } else { 0 };
         }
@@ -134,11 +143,12 @@ impl Window {
             return None;
         }
         let (cells, flags) = (u64::from(header.cells.get()), header.flags.get());
+        let reordered = flags & checkpoint_flag::REORDERED != 0;
         let limits = [
             (header.original_length.get(), MAX_ORIGINAL_LEN),
             (header.first_cell.get(), 1 << 35),
             (header.first_slot.get(), 1 << 35),
-            (header.new_slots.get(), cells),
+            (header.new_slots.get(), if reordered { MAX_ORDER_SLOTS } else { cells }),
             (header.next_frame.get(), 1 << 35),
             (cells, WINDOW_CELLS),
             (header.extents.get().into(), cells),
@@ -159,6 +169,7 @@ impl Window {
             plain: flags & checkpoint_flag::PLAIN != 0,
             continues: flags & checkpoint_flag::CONTINUES != 0,
             last: flags & checkpoint_flag::LAST != 0,
+            reordered,
             first_cell: header.first_cell.get(),
             cells,
             first_slot: header.first_slot.get(),
@@ -188,7 +199,7 @@ impl Window {
                 if slot >= window.first_slot + window.new_slots {
                     return None;
                 }
-                next = next.max(slot + 1);
+                next = window.next(next, slot);
                 window.slots.push(slot);
             }
         }
@@ -245,7 +256,9 @@ mod tests {
     fn comes_back() {
         let w = sample();
         assert_eq!(w.extents, [0..5000, 8192..16384]);
-        assert_eq!(Window::decode(&w.encode().unwrap()), Some(w));
+        assert_eq!(Window::decode(&w.encode().unwrap()).as_ref(), Some(&w));
+        let reordered = Window { reordered: true, new_slots: 9000, ..w.clone() };
+        assert_eq!(Window::decode(&reordered.encode().unwrap()), Some(reordered));
         let empty = Window { last: true, cells_per_frame: 1, ..Window::default() };
         assert_eq!(Window::decode(&empty.encode().unwrap()), Some(empty));
     }

@@ -82,6 +82,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The source isn't what it was when it was read first.
+    #[error(
+        "offset {off:#x}: the file has changed while it was read; try again when it is complete"
+    )]
+    Changed {
+        /// Offset in the source.
+        off: u64,
+    },
+
     /// The output failed.
     #[error("writing the archive")]
     Write(#[source] io::Error),
@@ -93,6 +102,13 @@ pub enum Error {
     /// Somebody asked for an end.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl Error {
+    /// The threads that compress are gone.
+    pub(crate) fn ended() -> Self {
+        Self::Compress("a worker thread has ended".into())
+    }
 }
 
 /// The crate's result type.

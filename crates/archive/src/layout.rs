@@ -37,6 +37,8 @@ pub const LOCATOR_MAGIC: [u8; 8] = *b"vmcaskLC";
 pub const CHECKPOINT_MAGIC: [u8; 8] = *b"vmcaskCP";
 /// Cells that a checkpoint describes at most.
 pub const WINDOW_CELLS: u64 = 4096;
+/// Slots that checkpoints of one reordered stretch describe at most.
+pub const MAX_ORDER_SLOTS: u64 = 1 << 20;
 /// `format_version`.
 pub const FORMAT_VERSION: u32 = 1;
 /// Incompatible feature bits known here.
@@ -55,7 +57,9 @@ pub const MAX_SMALL_SECTION: u64 = 1 << 20;
 /// Most cells in a frame.
 pub const MAX_CELLS_PER_FRAME: u32 = 4096;
 /// Cells in a frame unless asked otherwise.
-pub const DEFAULT_CELLS_PER_FRAME: u32 = 4;
+pub const DEFAULT_CELLS_PER_FRAME: u32 = 6;
+/// Cells in a block of a frame unless asked otherwise.
+pub const DEFAULT_CELLS_PER_BLOCK: u32 = 4;
 /// Sections start at multiples of this.
 pub const SECTION_ALIGN: u64 = 64;
 /// Bytes of a section that share a checksum.
@@ -99,6 +103,7 @@ pub mod checkpoint_flag {
     pub const PLAIN: u32 = 1;
     pub const CONTINUES: u32 = 2;
     pub const LAST: u32 = 4;
+    pub const REORDERED: u32 = 8;
 }
 
 macro_rules! layout {
@@ -120,7 +125,7 @@ layout! {
         format_version: U32,
         cell_size: U32,
         cells_per_frame: U32,
-        reserved: U32,
+        cells_per_block: U32,
         incompatible: U64,
         compatible: U64,
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use common::{memory, open, pack};
+use common::{memory, open, pack, related};
 use proptest::prelude::*;
 use vmcask_archive::{
     ArchiveReader, Error, Metadata, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, verify,
@@ -69,13 +69,66 @@ fn round_trips() {
 
 #[test]
 fn the_same_bytes_with_any_number_of_threads() {
-    let original = memory(3000, 3);
+    let original = related(3000, 3);
     let plan = Plan::whole(original.len() as u64);
-    let one = pack(&original, &plan, &WriteOptions::default()).0;
-    for threads in [2, 3, 8] {
-        let opts = WriteOptions { threads, ..WriteOptions::default() };
-        assert_eq!(pack(&original, &plan, &opts).0, one);
+    for cells_in_order in [0, 700, 1 << 18] {
+        let opts = WriteOptions { cells_in_order, ..WriteOptions::default() };
+        let one = pack(&original, &plan, &opts).0;
+        for threads in [2, 3, 8] {
+            let opts = WriteOptions { threads, ..opts.clone() };
+            assert!(pack(&original, &plan, &opts).0 == one);
+        }
     }
+}
+
+/// What resembles each other far apart takes less room side by side, and comes
+/// back where it was; windows end with whole frames.
+#[test]
+fn cells_in_order_of_resemblance() {
+    let mut original = related(2000, 5);
+    original.truncate(1999 * 4096 + 7);
+    let plan = Plan { extents: vec![0..5000, 5000..original.len() as u64], ..Plan::default() };
+    let in_order = WriteOptions { cells_in_order: 0, threads: 2, ..WriteOptions::default() };
+    let (file_order, counts) = pack(&original, &plan, &in_order);
+    for (cells_in_order, cells_per_frame) in [(1 << 18, 6), (500, 6), (499, 5), (1, 1), (1, 64)] {
+        for dedup_memory in [0, 1 << 20] {
+            let opts =
+                WriteOptions { cells_in_order, cells_per_frame, dedup_memory, ..in_order.clone() };
+            let (archive, written) = pack(&original, &plan, &opts);
+            let what = format!("{cells_in_order} {cells_per_frame} {dedup_memory}");
+            if cells_in_order > 600 && dedup_memory > 0 {
+                assert!(archive.len() * 10 < file_order.len() * 9, "{what}: {}", archive.len());
+                assert_eq!(written.stored_cells, counts.stored_cells);
+            }
+            assert_eq!(written.digest, counts.digest);
+            let reader = open(&archive).unwrap();
+            assert!(unpack(&reader) == original, "{what}");
+            assert!(intact(&reader), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_source_that_changes_is_told() {
+    /// Another byte each time it is read.
+    struct Changes(Vec<u8>, std::sync::atomic::AtomicU8);
+    impl ReadAt for Changes {
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.read_at(off, buf)?;
+            if let Some(byte) = buf.first_mut() {
+                *byte = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(n)
+        }
+    }
+    let src = Changes(memory(100, 5), 0.into());
+    let (mut out, go) = (Vec::new(), AtomicBool::new(false));
+    let result =
+        write(&src, &Plan::whole(src.len()), &WriteOptions::default(), &mut out, &|_| {}, &go);
+    assert!(matches!(result, Err(Error::Changed { .. })), "{result:?}");
 }
 
 #[test]
@@ -339,6 +392,7 @@ proptest! {
         seed in any::<u64>(),
         cells_per_frame in 1u32..6,
         dedup_memory in prop::sample::select(vec![0usize, 256, 1 << 20]),
+        cells_in_order in prop::sample::select(vec![0u32, 1, 9, 40, 1 << 18]),
         reads in prop::collection::vec((0u64..300_000, 0usize..20_000), 20),
     ) {
         let mut extents = Vec::new();
@@ -348,7 +402,7 @@ proptest! {
             at += gap + len;
         }
         let len = (at + tail) as usize;
-        let mut original = memory(len / 4096 + 1, seed);
+        let mut original = related(len / 4096 + 1, seed);
         original.truncate(len);
         let mut hole = 0;
         for e in &extents {
@@ -359,7 +413,8 @@ proptest! {
         let plan = Plan { extents, ..Plan::default() };
         for plain in [false, true] {
             let opts = WriteOptions {
-                cells_per_frame, dedup_memory, plain, threads: 2, ..WriteOptions::default()
+                cells_per_frame, dedup_memory, cells_in_order, plain, threads: 2,
+                ..WriteOptions::default()
             };
             let reader = open(&pack(&original, &plan, &opts).0).unwrap();
             prop_assert_eq!(unpack(&reader), original.clone());

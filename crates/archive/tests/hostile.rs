@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{memory, pack};
+use common::{memory, pack, related};
 use vmcask_archive::layout::{CHUNK_LEN, kind};
 use vmcask_archive::{
     ArchiveReader, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, recover, verify,
@@ -264,6 +264,34 @@ fn frames_that_lie() {
                 let _ = reader.read_at(0, &mut buf);
             }
         }
+    }
+}
+
+/// Heads that promise blocks which aren't there, shorter or longer ones: the
+/// right bytes all the same.
+#[test]
+fn blocks_that_lie() {
+    let original = related(200, 4);
+    let plan = Plan::whole(original.len() as u64);
+    let opts = WriteOptions { cells_per_frame: 12, cells_per_block: 4, ..WriteOptions::default() };
+    let archive = pack(&original, &plan, &opts).0;
+    let map = map(&archive);
+    for cells_per_block in [0, 1, 2, 3, 4, 5, 8, 11, 12, 13, 4096, u32::MAX] {
+        let mut lying = archive.clone();
+        lying[28..32].copy_from_slice(&cells_per_block.to_le_bytes());
+        seal(&mut lying, &map);
+        // One page at a time, each from a reader that has nothing in its cache,
+        // then all.
+        for page in original.chunks(4096).enumerate().step_by(7) {
+            let reader = ArchiveReader::open(Arc::new(lying.clone())).unwrap();
+            let mut buf = [0; 4096];
+            reader.read_exact_at(page.0 as u64 * 4096, &mut buf).unwrap();
+            assert!(buf == page.1, "page {} of blocks of {cells_per_block}", page.0);
+        }
+        let reader = ArchiveReader::open(Arc::new(lying)).unwrap();
+        let mut all = vec![0; original.len()];
+        reader.read_exact_at(0, &mut all).unwrap();
+        assert!(all == original);
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{memory, open, pack};
+use common::{memory, open, pack, related};
 use vmcask_archive::{ArchiveReader, Error, Plan, Recovered, WriteOptions, recover, verify};
 use vmcask_dump::ReadAt;
 
@@ -62,12 +62,28 @@ struct Case {
     cells: Vec<(Range<usize>, usize)>,
 }
 
+/// The 4096-byte cells of the data frames, and the frame of each.
+fn stored(archive: &[u8], frames: &[(Range<usize>, Kind)]) -> HashMap<Vec<u8>, usize> {
+    let mut stored = HashMap::new();
+    for (range, kind) in frames {
+        let Kind::Data(n) = kind else { continue };
+        for cell in zstd::decode_all(&archive[range.clone()]).unwrap().chunks(4096) {
+            assert!(stored.insert(cell.to_vec(), *n).is_none(), "a cell is stored twice");
+        }
+    }
+    stored
+}
+
 fn case(opts: &WriteOptions) -> Case {
-    let mut original = memory(300, 42);
+    let mut original = if opts.cells_in_order > 0 { related(300, 42) } else { memory(300, 42) };
     // Two parts that aren't aligned to each other, and a hole.
     original.truncate(299 * 4096 + 1234);
     original[80 * 4096..140 * 4096].fill(0);
     let end = original.len() as u64;
+    // Extents' last cells are short: like no whole one with zeros behind it.
+    for end in [5000, 80 * 4096, original.len()] {
+        original[end - 4..end].copy_from_slice(&(end as u32).to_be_bytes());
+    }
     let k = u64::from(opts.cells_per_frame) * 4096;
     let extents = if opts.plain {
         vec![0..20 * k, 35 * k..end]
@@ -76,21 +92,22 @@ fn case(opts: &WriteOptions) -> Case {
     };
     let plan = Plan { extents, ..Plan::default() };
     let (archive, _) = pack(&original, &plan, opts);
-    let (mut seen, mut slots, mut cells) = (HashMap::new(), 0, Vec::new());
+    let frames = frames(&archive);
+    let by_content = if opts.plain { HashMap::new() } else { stored(&archive, &frames) };
+    let (mut number, mut cells) = (0, Vec::new());
     for e in &plan.extents {
         for start in (e.start as usize..e.end as usize).step_by(4096) {
             let range = start..(start + 4096).min(e.end as usize);
-            let bytes = &original[range.clone()];
-            if !opts.plain && bytes.iter().all(|&b| b == 0) {
-                continue;
+            let mut bytes = original[range.clone()].to_vec();
+            if opts.plain {
+                cells.push((range, number / opts.cells_per_frame as usize));
+                number += 1;
+            } else if bytes.iter().any(|&b| b != 0) {
+                bytes.resize(4096, 0);
+                cells.push((range, by_content[&bytes]));
             }
-            let new = slots;
-            let slot = if opts.plain { new } else { *seen.entry(bytes).or_insert(new) };
-            slots += usize::from(slot == new);
-            cells.push((range, slot / opts.cells_per_frame as usize));
         }
     }
-    let frames = frames(&archive);
     Case { original, plan, archive, frames, cells }
 }
 
@@ -144,14 +161,22 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    [(false, 4, 64), (false, 3, 37), (true, 4, 64)]
-        .map(|(plain, cells_per_frame, cells_per_checkpoint)| {
-            case(&WriteOptions {
+    // Plain, cells a frame, a checkpoint, put in order together.
+    [(false, 4, 64, 0), (false, 3, 37, 0), (true, 4, 64, 0), (false, 6, 16, 60)]
+        .map(|(plain, cells_per_frame, cells_per_checkpoint, cells_in_order)| {
+            let c = case(&WriteOptions {
                 plain,
                 cells_per_frame,
                 cells_per_checkpoint,
+                cells_in_order,
                 ..WriteOptions::default()
-            })
+            });
+            // Flag 3 of checkpoints.
+            let reordered = |f: &(Range<usize>, Kind)| {
+                f.1 == Kind::Checkpoint && c.archive[f.0.start + 76] & 8 != 0
+            };
+            assert_eq!(c.frames.iter().any(reordered), cells_in_order > 0);
+            c
         })
         .into()
 }

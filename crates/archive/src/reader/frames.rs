@@ -1,15 +1,21 @@
 //! Data frames: found by the index, decompressed, checked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use zstd_safe::{
-    compress_bound, find_frame_compressed_size, get_error_name, get_frame_content_size,
+    InBuffer, OutBuffer, ResetDirective, WriteBuf, compress_bound, find_frame_compressed_size,
+    get_error_name, get_frame_content_size,
 };
 
 use super::ArchiveReader;
 use super::sections::{field, read};
 use crate::error::{Error, Result};
 use crate::layout::{CELL_SIZE, DATA_FRAME, FRAMES_PER_BASE, Head};
+
+/// Frames longer than this are decompressed whole: zstd allocates what it
+/// decompresses piece by piece.
+const MOST_IN_PARTS: usize = 128 << 10;
 
 impl ArchiveReader {
     /// Bytes of a frame's content. At most 16 MiB, as the head was checked.
@@ -50,49 +56,127 @@ impl ArchiveReader {
         Error::Frame { frame, off, len: end - off, what: what.to_owned() }
     }
 
-    /// A decoded frame, from the cache or into it.
-    pub(super) fn frame(&self, frame: u64) -> Result<Arc<[u8]>> {
-        if let Some(content) = self.cache.get(frame) {
+    /// The first `wanted` bytes of a decoded frame, or more of them, from the
+    /// cache or into it.
+    pub(super) fn frame(&self, frame: u64, wanted: usize) -> Result<Arc<Vec<u8>>> {
+        if let Some(content) = self.cache.get(frame).filter(|c| c.len() >= wanted) {
             return Ok(content);
         }
-        let mut content = vec![0; self.frame_len(frame)];
-        self.decode(frame, &mut content)?;
-        let content: Arc<[u8]> = content.into();
+        let len = self.frame_len(frame);
+        let compressed = self.compressed(frame, len)?;
+        // Not filled with zeros first: that would take a tenth of the time.
+        let mut content = Vec::with_capacity(len);
+        if !self.first_blocks(&compressed, wanted, len, &mut content) {
+            self.decompress(frame, &compressed, len, &mut content)?;
+        }
+        let content = Arc::new(content);
         self.cache.put(frame, content.clone());
         Ok(content)
     }
 
-    /// Decompresses a frame into `content`, which has its length. zstd checks
-    /// the content's checksum.
-    pub(crate) fn decode(&self, frame: u64, content: &mut [u8]) -> Result<()> {
-        let (start, next) = self.frame_range(frame)?;
-        // Frames that the index doesn't name may follow; this one can't be
-        // longer than what zstd makes of incompressible content.
-        let most = (next - start).min(compress_bound(content.len()) as u64) as usize;
-        let copy;
-        let compressed = if let Some(bytes) = self.src.slice(start, most) {
-            bytes
-        } else {
-            copy = read(&*self.src, start, most, "data frame")?;
-            &copy
-        };
-        let check = self.checks.u32(&*self.src, frame)?;
-        let wrong = |what: &str| self.frame_error(frame, what);
-        let len = frame_len(compressed, content.len()).map_err(wrong)?;
-        // zstd's own checksum is of the content: it lets pass what doesn't
-        // change that, and frames that have changed places.
-        if crc32fast::hash(&compressed[..len]) != check {
-            return Err(wrong("it is damaged, or another frame"));
+    /// Decompresses only the blocks that hold the first `wanted` bytes; `false`
+    /// where that can't be done or saves nothing.
+    fn first_blocks(
+        &self,
+        compressed: &[u8],
+        wanted: usize,
+        len: usize,
+        content: &mut Vec<u8>,
+    ) -> bool {
+        let block = self.cells_per_block as usize * CELL_SIZE;
+        if block == 0 || len > MOST_IN_PARTS {
+            return false;
         }
+        let blocks = wanted.div_ceil(block);
+        if blocks * block >= len {
+            return false;
+        }
+        let Some(end) = blocks_end(compressed, blocks) else { return false };
+        let mut output = OutBuffer::around(content);
+        let mut input = InBuffer::around(&compressed[..end]);
+        let done = self.cache.with_context(|context| {
+            context.reset(ResetDirective::SessionOnly)?;
+            let done = context.decompress_stream(&mut output, &mut input);
+            // It waits for the other blocks.
+            context.reset(ResetDirective::SessionOnly)?;
+            done
+        });
+        done.is_ok() && output.pos() == blocks * block
+    }
+
+    /// Decompresses a frame into `content`, which has its length.
+    pub(crate) fn decode(&self, frame: u64, content: &mut [u8]) -> Result<()> {
+        let len = content.len();
+        let compressed = self.compressed(frame, len)?;
+        self.decompress(frame, &compressed, len, content)
+    }
+
+    fn decompress(
+        &self,
+        frame: u64,
+        compressed: &[u8],
+        len: usize,
+        content: &mut (impl WriteBuf + ?Sized),
+    ) -> Result<()> {
+        let wrong = |what: &str| self.frame_error(frame, what);
         let n = self
             .cache
-            .with_context(|context| context.decompress(content, &compressed[..len]))
+            .with_context(|context| context.decompress(content, compressed))
             .map_err(|code| wrong(get_error_name(code)))?;
-        if n != content.len() {
+        if n != len {
             return Err(wrong("its content is shorter than its cells"));
         }
         Ok(())
     }
+
+    /// A frame's bytes, of which `content` come out; those that were written,
+    /// as their CRC says.
+    fn compressed(&self, frame: u64, content: usize) -> Result<Cow<'_, [u8]>> {
+        let (start, next) = self.frame_range(frame)?;
+        // Frames that the index doesn't name may follow; this one can't be
+        // longer than what zstd makes of incompressible content.
+        let most = (next - start).min(compress_bound(content) as u64) as usize;
+        let mut compressed = match self.src.slice(start, most) {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => Cow::Owned(read(&*self.src, start, most, "data frame")?),
+        };
+        let check = self.checks.u32(&*self.src, frame)?;
+        let wrong = |what: &str| self.frame_error(frame, what);
+        let len = frame_len(&compressed, content).map_err(wrong)?;
+        match &mut compressed {
+            Cow::Borrowed(bytes) => *bytes = &bytes[..len],
+            Cow::Owned(bytes) => bytes.truncate(len),
+        }
+        // zstd's own checksum is of the content: it lets pass what doesn't
+        // change that, and frames that have changed places.
+        if crc32fast::hash(&compressed) != check {
+            return Err(wrong("it is damaged, or another frame"));
+        }
+        Ok(compressed)
+    }
+}
+
+/// Where the first `blocks` blocks of a whole frame end; `None` where it has
+/// no more than those.
+fn blocks_end(frame: &[u8], blocks: usize) -> Option<usize> {
+    let descriptor = *frame.get(4)?;
+    let single_segment = descriptor & 0x20 != 0;
+    // RFC 8878, 3.1.1.1: window descriptor, dictionary, content size.
+    let window = usize::from(!single_segment);
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = [usize::from(single_segment), 2, 4, 8][usize::from(descriptor >> 6)];
+    let mut at = 5 + window + dictionary + size;
+    for _ in 0..blocks {
+        let header = frame.get(at..at + 3)?;
+        let header = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+        let (last, kind, size) = (header & 1 != 0, header >> 1 & 3, header as usize >> 3);
+        // A block of one byte repeated has that byte alone.
+        at += 3 + if kind == 1 { 1 } else { size };
+        if last {
+            return None;
+        }
+    }
+    (at < frame.len()).then_some(at)
 }
 
 /// Bytes of the data frame that `bytes` begins with, which must promise

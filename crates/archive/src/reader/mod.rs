@@ -50,6 +50,8 @@ pub struct ArchiveReader {
     offsets: Arc<Section>,
     checks: Arc<Section>,
     cells_per_frame: u64,
+    /// 0: frames may be one block each.
+    cells_per_block: u64,
     /// Bytes of all frames' contents.
     stored_len: u64,
     metadata: Metadata,
@@ -149,6 +151,7 @@ impl ArchiveReader {
             offsets,
             checks,
             cells_per_frame: k.into(),
+            cells_per_block: layout.head.cells_per_block.get().into(),
             stored_len,
             metadata: metadata(&layout, &*src)?,
             digest: digest
@@ -157,7 +160,8 @@ impl ArchiveReader {
                 .map(Digest)
                 .map_err(|_| field(digest_at, name(kind::DIGEST), "another size", "32 bytes"))?,
             pages: LazyPages::default(),
-            cache: FrameCache::new(frame_len as usize),
+            // A rebuilt index has its checks from the frames as they are.
+            cache: FrameCache::new(frame_len as usize, !rebuilt),
             moved: HashMap::new(),
             extents,
             summary,
@@ -361,7 +365,7 @@ impl ArchiveReader {
         let mut rest = &mut buf[..total];
         let mut at = off;
         // The frame read last: cells that follow each other share frames.
-        let mut last: Option<(u64, Arc<[u8]>)> = None;
+        let mut last: Option<(u64, Arc<Vec<u8>>)> = None;
         let mut entry: Option<Entry> = None;
         while !rest.is_empty() {
             if entry.as_ref().is_none_or(|e| !e.range.contains(&at)) {
@@ -396,10 +400,11 @@ impl ArchiveReader {
                         continue;
                     }
                     let frame = slot / self.cells_per_frame;
-                    if last.as_ref().is_none_or(|l| l.0 != frame) {
-                        last = Some((frame, self.frame(frame)?));
-                    }
                     let start = (slot % self.cells_per_frame) as usize * CELL_SIZE + within;
+                    if last.as_ref().is_none_or(|l| l.0 != frame || l.1.get(..start + n).is_none())
+                    {
+                        last = Some((frame, self.frame(frame, start + n)?));
+                    }
                     let bytes = last.as_ref().and_then(|l| l.1.get(start..start + n));
                     let Some(bytes) = bytes else {
                         return Err(self.frame_error(frame, "it is shorter than its cells"));

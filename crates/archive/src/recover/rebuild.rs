@@ -47,7 +47,7 @@ pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<O
             let fits = w.first_slot <= most
                 && windows.last().is_none_or(|last| {
                     w.first_cell >= last.first_cell + last.cells
-                        && w.first_slot >= last.first_slot + last.new_slots
+                        && (w.first_slot >= last.first_slot + last.new_slots || mixed(&w, last))
                         && (w.cells_per_frame, w.plain) == (last.cells_per_frame, last.plain)
                         && (w.original_len == last.original_len
                             || (w.last && last.original_len == UNKNOWN_LEN))
@@ -86,7 +86,7 @@ pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<O
     checks(&**src, &places, &mut data)?;
 
     // Not marked as plain: cells may be missing.
-    let head = head(k as u32, false);
+    let head = head(k as u32, 0, false);
     let start = src.len().next_multiple_of(64);
     let mut tail = Vec::new();
     let mut out = Output::new(&mut tail);
@@ -100,6 +100,11 @@ pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<O
         reader.set_moved(frame, place.map(|(off, len, _)| (off, len)));
     }
     Ok(Some(Rebuilt { reader, unknown }))
+}
+
+/// Both have their slots among the same ones.
+fn mixed(a: &Window, b: &Window) -> bool {
+    a.reordered && b.reordered && (a.first_slot, a.new_slots) == (b.first_slot, b.new_slots)
 }
 
 type Assembled = (Data, Vec<Range<u64>>, Vec<Range<u64>>, u64);

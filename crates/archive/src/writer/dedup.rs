@@ -47,6 +47,11 @@ impl DedupTable {
         set[0] = Entry { key, slot };
         None
     }
+
+    /// All slots, to be given other numbers.
+    pub(super) fn slots(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.sets.as_flattened_mut().iter_mut().filter(|e| e.key != [0; 2]).map(|e| &mut e.slot)
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 
 mod dedup;
 pub(crate) mod index;
+mod ordered;
 pub(crate) mod pipeline;
+mod similar;
 pub(crate) mod spill;
 mod workers;
 
@@ -11,15 +13,15 @@ use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::U32;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::layout::{
-    CELL_SIZE, COMPATIBLE_PLAIN, DEFAULT_CELLS_PER_FRAME, FORMAT_VERSION, HEAD_FRAME, HEAD_MAGIC,
-    Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, MAX_ORIGINAL_LEN, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN,
-    SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, WINDOW_CELLS,
+    CELL_SIZE, COMPATIBLE_PLAIN, DEFAULT_CELLS_PER_BLOCK, DEFAULT_CELLS_PER_FRAME, FORMAT_VERSION,
+    HEAD_FRAME, HEAD_MAGIC, Head, MAX_CELLS_PER_FRAME, MAX_FRAMES, MAX_ORIGINAL_LEN,
+    SEEK_ENTRY_LEN, SEEK_FOOTER_LEN, SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN,
+    SeekEntry, WINDOW_CELLS,
 };
 use crate::plan::Plan;
 use vmcask_dump::ReadAt;
@@ -31,6 +33,10 @@ pub struct WriteOptions {
     pub level: i32,
     /// Cells in a frame, 1 to 4096: what has to be decompressed to get at one.
     pub cells_per_frame: u32,
+    /// Cells in a block of a frame: a reader that wants one of the first needn't
+    /// decompress the rest. 0, or as many as a frame has, or in a plain archive:
+    /// frames are as zstd makes them.
+    pub cells_per_block: u32,
     /// Threads that hash and compress, at least 1.
     pub threads: usize,
     /// No zero and no duplicate cells: `zstd -d` gives back the original.
@@ -40,6 +46,11 @@ pub struct WriteOptions {
     pub cells_per_checkpoint: u32,
     /// Bytes for the table that finds duplicates.
     pub dedup_memory: usize,
+    /// Cells that are put in order of resemblance together, some 500 bytes of
+    /// memory each; the source is read twice then. 0 leaves them in the file's
+    /// order, as in plain archives, those of streams, and with more than 64
+    /// cells a frame.
+    pub cells_in_order: u32,
 }
 
 impl Default for WriteOptions {
@@ -47,11 +58,28 @@ impl Default for WriteOptions {
         Self {
             level: 3,
             cells_per_frame: DEFAULT_CELLS_PER_FRAME,
+            cells_per_block: DEFAULT_CELLS_PER_BLOCK,
             threads: 1,
             plain: false,
             cells_per_checkpoint: WINDOW_CELLS as u32,
             dedup_memory: 96 << 20,
+            cells_in_order: 1 << 18,
         }
+    }
+}
+
+impl WriteOptions {
+    /// What the head says: 0 where frames aren't cut into blocks.
+    pub(crate) fn cells_of_blocks(&self) -> u32 {
+        let cut = self.cells_per_block < self.cells_per_frame && !self.plain;
+        if cut { self.cells_per_block } else { 0 }
+    }
+
+    /// Cells to be put in order of resemblance together, unless 0.
+    fn order(&self, open_end: bool) -> u32 {
+        // zstd finds what lies close in larger frames by itself.
+        let never = self.plain || open_end || self.cells_per_frame > 64;
+        if never { 0 } else { self.cells_in_order }
     }
 }
 
@@ -130,7 +158,7 @@ pub fn write(
     }
 
     let mut out = Output::new(out);
-    let head = head(opts.cells_per_frame, opts.plain);
+    let head = head(opts.cells_per_frame, opts.cells_of_blocks(), opts.plain);
     out.frame(head.as_bytes(), 0)?;
     let mut data =
         pipeline::run(src, &extents, opts, plan.open_end, &mut out, progress, cancelled)?;
@@ -164,7 +192,8 @@ fn ended_at(extents: &Extents, end: u64) -> Result<Extents> {
         .map_err(|bad| Error::Plan(format!("extent {} is {}", bad.index, bad.found)))
 }
 
-pub(crate) fn head(cells_per_frame: u32, plain: bool) -> Head {
+/// `cells_per_block` of 0: frames may be one block each.
+pub(crate) fn head(cells_per_frame: u32, cells_per_block: u32, plain: bool) -> Head {
     Head {
         frame_magic: HEAD_FRAME.into(),
         frame_size: ((size_of::<Head>() - SKIPPABLE_HEADER_LEN) as u32).into(),
@@ -172,7 +201,7 @@ pub(crate) fn head(cells_per_frame: u32, plain: bool) -> Head {
         format_version: FORMAT_VERSION.into(),
         cell_size: (CELL_SIZE as u32).into(),
         cells_per_frame: cells_per_frame.into(),
-        reserved: U32::ZERO,
+        cells_per_block: cells_per_block.into(),
         incompatible: 0.into(),
         compatible: if plain { COMPATIBLE_PLAIN } else { 0 }.into(),
     }

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::dedup::DedupTable;
+use super::ordered::FirstPass;
+use super::similar::Lists;
 use super::spill::Spill;
-use super::workers::{Done, Frames, Hashed, Job, Worker, compress_error, spawn};
+use super::workers::{CellAt, Done, Frames, Hashed, Job, Worker, compress_error, spawn};
 use super::{Output, WriteOptions};
 use crate::checkpoint::Window;
 use crate::digest::Digester;
@@ -119,11 +121,12 @@ pub(super) fn run(
 ) -> Result<Data> {
     let frame_len = opts.cells_per_frame as usize * CELL_SIZE;
     let threads = opts.threads.max(1);
+    let order = opts.order(open_end);
     std::thread::scope(|scope| {
         let (jobs, job_queue) = crossbeam_channel::unbounded();
         let (done, done_queue) = crossbeam_channel::unbounded();
         for _ in 0..threads {
-            let worker = Worker::new(src, opts.level, frame_len, opts.plain, open_end)?;
+            let worker = Worker::new(src, opts, open_end, order > 0)?;
             spawn(scope, worker, job_queue.clone(), done.clone());
         }
         drop((job_queue, done));
@@ -133,6 +136,11 @@ pub(super) fn run(
             done: done_queue,
             // Whole frames, so that only the last one can be short.
             group_len: GROUP_LEN.next_multiple_of(frame_len),
+            most_in_flight: threads * JOBS_PER_THREAD,
+            progress,
+            cancelled,
+            first_pass: (order > 0).then(|| FirstPass::new(order, opts.cells_per_frame)),
+            sorted: BTreeMap::new(),
             dedup: (!opts.plain).then(|| DedupTable::new(extents.cells(), opts.dedup_memory)),
             group: Vec::new(),
             hashed: BTreeMap::new(),
@@ -163,51 +171,51 @@ pub(super) fn run(
             },
         };
         writer.window = writer.blank.clone();
-        writer.run(extents, threads * JOBS_PER_THREAD, progress, cancelled)
+        writer.run(extents)
     })
 }
 
-struct Pipeline<'a, 'b> {
-    out: &'a mut Output<'b>,
+pub(super) struct Pipeline<'a, 'b> {
+    pub(super) out: &'a mut Output<'b>,
     jobs: Sender<Job>,
-    done: Receiver<Done>,
-    group_len: usize,
-    dedup: Option<DedupTable>,
+    pub(super) done: Receiver<Done>,
+    pub(super) group_len: usize,
+    pub(super) most_in_flight: usize,
+    pub(super) progress: &'a dyn Fn(u64),
+    pub(super) cancelled: &'a AtomicBool,
+    /// Where cells are put in order of resemblance.
+    pub(super) first_pass: Option<FirstPass>,
+    pub(super) sorted: BTreeMap<usize, Lists>,
+    pub(super) dedup: Option<DedupTable>,
     /// Slots not yet given to a worker.
     group: Vec<u8>,
     /// Results that came before their turn.
-    hashed: BTreeMap<u64, Hashed>,
-    compressed: BTreeMap<u64, Frames>,
+    pub(super) hashed: BTreeMap<u64, Hashed>,
+    pub(super) compressed: BTreeMap<u64, Frames>,
     next_hashed: u64,
-    next_group: u64,
-    next_written: u64,
-    in_flight: usize,
+    pub(super) next_group: u64,
+    pub(super) next_written: u64,
+    pub(super) in_flight: usize,
     cell: u64,
     /// The window that the next cell belongs to.
-    window: Window,
+    pub(super) window: Window,
     /// Windows whose checkpoints are still to be written.
-    windows: VecDeque<Window>,
+    pub(super) windows: VecDeque<Window>,
     /// Slots that complete windows describe.
     described: u64,
     /// Cells of a window.
-    window_cells: u64,
+    pub(super) window_cells: u64,
     /// What all windows have in common.
-    blank: Window,
+    pub(super) blank: Window,
     holes: Option<Holes>,
     open_end: bool,
     /// Bytes of the original in the frames written so far (plain archives).
     data_written: u64,
-    data: Data,
+    pub(super) data: Data,
 }
 
 impl Pipeline<'_, '_> {
-    fn run(
-        mut self,
-        extents: &Extents,
-        most_in_flight: usize,
-        progress: &dyn Fn(u64),
-        cancelled: &AtomicBool,
-    ) -> Result<Data> {
+    fn run(mut self, extents: &Extents) -> Result<Data> {
         let ranges = extents.ranges();
         // A stream's last extent goes on until it ends; there always is one.
         let (ranges, endless) = match ranges.split_last() {
@@ -220,7 +228,7 @@ impl Pipeline<'_, '_> {
             (e.start..e.end).step_by(step as usize).map(move |at| at..(at + step).min(e.end))
         });
         // Groups wait for the checkpoint that describes their last slot.
-        let most_groups = 2 * most_in_flight as u64
+        let most_groups = 2 * self.most_in_flight as u64
             + (WINDOW_CELLS * CELL_SIZE as u64).div_ceil(self.group_len as u64)
             + 1;
         let mut bytes_done = 0;
@@ -230,8 +238,8 @@ impl Pipeline<'_, '_> {
             // Results that wait for their turn count too: one slow job must
             // not let the others pile up.
             while self.data.end.is_none()
-                && self.in_flight < most_in_flight
-                && seq - self.next_hashed < 2 * most_in_flight as u64
+                && self.in_flight < self.most_in_flight
+                && seq - self.next_hashed < 2 * self.most_in_flight as u64
                 && self.next_group - self.next_written < most_groups
                 && let Some(range) = batches.next()
             {
@@ -245,6 +253,7 @@ impl Pipeline<'_, '_> {
                     self.window.original_len = end;
                 }
                 self.end_window();
+                self.second_pass()?;
                 if !self.group.is_empty() {
                     self.compress_group()?;
                 }
@@ -253,7 +262,7 @@ impl Pipeline<'_, '_> {
             if self.in_flight == 0 {
                 break;
             }
-            if cancelled.load(Ordering::Relaxed) {
+            if self.cancelled.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
             match self.done.recv() {
@@ -262,9 +271,11 @@ impl Pipeline<'_, '_> {
                     self.hashed.insert(seq, result?);
                     while let Some(hashed) = self.hashed.remove(&self.next_hashed) {
                         self.next_hashed += 1;
-                        bytes_done += hashed.batch.bytes.len() as u64;
                         self.place(&hashed, extents)?;
-                        progress(bytes_done);
+                        let bytes = hashed.len as u64;
+                        bytes_done += bytes;
+                        let pass = self.first_pass.as_mut();
+                        (self.progress)(pass.map_or(bytes_done, |p| p.read(bytes)));
                     }
                     self.write_ready()?;
                 }
@@ -273,7 +284,8 @@ impl Pipeline<'_, '_> {
                     self.compressed.insert(seq, result?);
                     self.write_ready()?;
                 }
-                Err(_) => return Err(Error::Compress("a worker thread has ended".into())),
+                Ok(Done::Sorted { .. }) => self.in_flight -= 1,
+                Err(_) => return Err(Error::ended()),
             }
         }
         self.write_windows(u64::MAX)?;
@@ -285,9 +297,9 @@ impl Pipeline<'_, '_> {
         Ok(self.data)
     }
 
-    fn submit(&mut self, job: Job) -> Result<()> {
+    pub(super) fn submit(&mut self, job: Job) -> Result<()> {
         self.in_flight += 1;
-        self.jobs.send(job).map_err(|_| Error::Compress("all worker threads have ended".into()))
+        self.jobs.send(job).map_err(|_| Error::ended())
     }
 
     /// Decides for each cell of a batch, in order.
@@ -295,18 +307,20 @@ impl Pipeline<'_, '_> {
         if self.data.end.is_some() {
             return Ok(());
         }
-        let mut at = hashed.batch.start;
-        if hashed.batch.bytes.len() < hashed.batch.asked {
-            self.data.end = Some(at + hashed.batch.bytes.len() as u64);
+        let mut at = hashed.start;
+        let end = at + hashed.len as u64;
+        if hashed.len < hashed.asked {
+            self.data.end = Some(end);
         }
         let mut starts_extent = extents.starts_at(at);
-        for (cell, hash) in hashed.batch.cells().zip(&hashed.hashes) {
+        for (n, hash) in hashed.hashes.iter().enumerate() {
+            self.before_cell()?;
             if self.window.cells == self.window_cells {
                 self.end_window();
             }
             let number = self.cell;
             self.cell += 1;
-            let range = at..at + cell.len() as u64;
+            let range = at..end.min(at + CELL_SIZE as u64);
             at = range.end;
             let starts = std::mem::take(&mut starts_extent);
             if self.window.cells == 0 {
@@ -327,14 +341,29 @@ impl Pipeline<'_, '_> {
             // A short cell's hash is that of its own length: it equals no
             // whole cell, not even one with zeros behind the same bytes.
             let slot = self.data.slots;
-            let earlier = self.dedup.as_mut().and_then(|d| d.find_or_insert(hash, slot));
-            self.window.push(range, starts, Some(earlier.unwrap_or(slot)));
+            let mut earlier = self.dedup.as_mut().and_then(|d| d.find_or_insert(hash, slot));
+            if self.fills_up() {
+                earlier = None;
+            }
+            self.window.push(range.clone(), starts, Some(earlier.unwrap_or(slot)));
             if let Some(earlier) = earlier {
-                self.data.except(ordinal, earlier)?;
+                // Which one that will be isn't known yet where cells are put in
+                // order.
+                if self.first_pass.is_none() {
+                    self.data.except(ordinal, earlier)?;
+                }
                 continue;
             }
             self.data.slots += 1;
             self.window.new_slots += 1;
+            if let Some(pass) = &mut self.first_pass {
+                let (check, features) = hashed.sketches.get(n);
+                let len = (range.end - range.start) as u32;
+                pass.push(CellAt { off: range.start, len, check }, features);
+                continue;
+            }
+            let start = (range.start - hashed.start) as usize;
+            let cell = &hashed.bytes[start..(range.end - hashed.start) as usize];
             self.group.extend_from_slice(cell);
             if self.dedup.is_some() {
                 // Filled up, but not where `zstd -d` must end with the file.
@@ -348,7 +377,7 @@ impl Pipeline<'_, '_> {
     }
 
     /// The window is complete; the next one begins.
-    fn end_window(&mut self) {
+    pub(super) fn end_window(&mut self) {
         let next = Window {
             first_cell: self.cell,
             first_slot: self.data.slots,
@@ -393,7 +422,7 @@ impl Pipeline<'_, '_> {
         self.submit(Job::Compress { seq, slots })
     }
 
-    fn write(&mut self, frames: &Frames) -> Result<()> {
+    pub(super) fn write(&mut self, frames: &Frames) -> Result<()> {
         let mut at = 0;
         for &(compressed, decompressed) in &frames.sizes {
             if let Some(holes) = &mut self.holes {

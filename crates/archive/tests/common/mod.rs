@@ -44,3 +44,17 @@ pub fn memory(cells: usize, seed: u64) -> Vec<u8> {
     }
     bytes
 }
+
+/// The same, and each later page mostly like one far before it: what is worth
+/// putting side by side.
+pub fn related(cells: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = memory(cells, seed);
+    for cell in 30..cells {
+        let (before, this) = bytes.split_at_mut(cell * 4096);
+        let like = &before[(cell - 30) * 4096..][..4096];
+        if this[..4096].iter().any(|&b| b != 0) && like.iter().any(|&b| b != 0) {
+            this[..3000].copy_from_slice(&like[..3000]);
+        }
+    }
+    bytes
+}

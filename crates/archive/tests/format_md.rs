@@ -235,21 +235,18 @@ fn write_golden_archives() {
     let original = common::related(120, 2026);
     let load =
         PtLoad { p_paddr: 0x10_0000, p_vaddr: 0, p_offset: 0, p_filesz: 81_920, p_memsz: 81_920 };
-    for (name, plain, page_map) in [("v1-ordered.cask", false, Some(PageMap::Segments(vec![load])))]
-    {
-        let len = original.len() as u64;
-        let mut bytes = original.clone();
-        bytes[81_920..131_072].fill(0);
-        let plan = Plan { extents: vec![0..81_920, 131_072..len], page_map, ..Plan::default() };
-        let opts = WriteOptions { plain, cells_per_checkpoint: 50, ..WriteOptions::default() };
-        let (archive, written) = common::pack(&bytes, &plan, &opts);
-        std::fs::write(folder.join(name), &archive).unwrap();
-        let hash = |b: &[u8]| blake3::hash(b).to_hex();
-        println!(
-            "| `{name}` | | `{}` | `{}` | `{}` |",
-            hash(&archive),
-            hash(&bytes),
-            written.digest
-        );
-    }
+    let name = "v1-ordered.cask";
+    let len = original.len() as u64;
+    let mut bytes = original.clone();
+    bytes[81_920..131_072].fill(0);
+    let plan = Plan {
+        extents: vec![0..81_920, 131_072..len],
+        page_map: Some(PageMap::Segments(vec![load])),
+        ..Plan::default()
+    };
+    let opts = WriteOptions { cells_per_checkpoint: 50, ..WriteOptions::default() };
+    let (archive, written) = common::pack(&bytes, &plan, &opts);
+    std::fs::write(folder.join(name), &archive).unwrap();
+    let hash = |b: &[u8]| blake3::hash(b).to_hex();
+    println!("| `{name}` | | `{}` | `{}` | `{}` |", hash(&archive), hash(&bytes), written.digest);
 }

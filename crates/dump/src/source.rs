@@ -55,6 +55,17 @@ pub trait ReadAt: Send + Sync {
         None
     }
 
+    /// Hands all bytes of `wanted` but zeros to `to`, from up to `threads`
+    /// threads, in the order in which the source has them at least cost. Fails
+    /// with what reading, or `to`, fails with.
+    ///
+    /// `false`, and nothing is done, where no order costs less than another:
+    /// then [`ReadAt::read_at`] is as good.
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+        let _ = (wanted, threads, to);
+        Ok(false)
+    }
+
     /// The first range at or after `off` that may hold anything but zeros,
     /// cut at the end of the source; `None` when only holes follow.
     ///
@@ -65,6 +76,20 @@ pub trait ReadAt: Send + Sync {
         Ok((off < len).then_some(off..len))
     }
 }
+
+/// A range of a source, and where its bytes are to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Where it begins in the source.
+    pub off: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Where its first byte goes.
+    pub to: u64,
+}
+
+/// Takes bytes that belong at an offset. Several threads call it at a time.
+pub type Sink<'a> = &'a (dyn Fn(u64, &[u8]) -> io::Result<()> + Sync);
 
 impl std::fmt::Debug for dyn ReadAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,6 +110,9 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
         (**self).in_file(off)
     }
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+        (**self).scatter(wanted, threads, to)
+    }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(off)
     }
@@ -102,6 +130,9 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     }
     fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
         (**self).in_file(off)
+    }
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+        (**self).scatter(wanted, threads, to)
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(off)
@@ -174,6 +205,13 @@ impl ReadAt for SubSource {
         let left = self.len.checked_sub(off).filter(|&n| n > 0)?;
         let (file, at, n) = self.inner.in_file(self.start + off)?;
         Some((file, at, n.min(left)))
+    }
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+        if wanted.iter().any(|w| w.off.checked_add(w.len).is_none_or(|end| end > self.len)) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let inner = wanted.iter().map(|w| Wanted { off: self.start + w.off, ..*w });
+        self.inner.scatter(&inner.collect::<Vec<_>>(), threads, to)
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         if off >= self.len {

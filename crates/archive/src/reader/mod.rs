@@ -6,6 +6,7 @@ mod cache;
 mod extents;
 pub(crate) mod frames;
 mod pages;
+pub(crate) mod scatter;
 mod section;
 pub(crate) mod sections;
 
@@ -14,6 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use vmcask_dump::source::{Sink, Wanted};
 use vmcask_dump::{PhysAddr, ReadAt};
 use zerocopy::FromBytes;
 
@@ -29,6 +31,7 @@ use bits::Bits;
 use cache::FrameCache;
 use extents::{Entry, ExtentTable};
 use pages::LazyPages;
+use scatter::Stop;
 use section::Section;
 use sections::{Layout, field, name, read};
 
@@ -454,6 +457,17 @@ impl ReadAt for ArchiveReader {
 
     fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.read(off, buf).map_err(io::Error::other)
+    }
+
+    /// Where slots are in another order than cells.
+    fn scatter(&self, pieces: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+        if self.slots.is_none() {
+            return Ok(false);
+        }
+        self.by_frame(pieces, threads, to).map(|()| true).map_err(|stop| match stop {
+            Stop::Archive(e) => io::Error::other(e),
+            Stop::Sink(e) => e,
+        })
     }
 
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {

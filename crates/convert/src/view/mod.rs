@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use vmcask_dump::ReadAt;
+use vmcask_dump::source::{Sink, Wanted};
 
 pub use runs::{Run, Runs};
 
@@ -42,6 +43,9 @@ struct Piece {
     source: u32,
     off: u64,
 }
+
+/// Bytes copied at a time.
+const COPY: usize = 256 << 10;
 
 /// A source of a [`View`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +148,44 @@ impl ReadAt for View {
         let within = off - p.at;
         let (file, at, n) = self.sources[p.source as usize].in_file(p.off + within)?;
         Some((file, at, n.min(p.len - within)))
+    }
+
+    /// As the sources do it, if any of them does.
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+        let mut of_sources = vec![Vec::new(); self.sources.len()];
+        for w in wanted {
+            let w_end = w.off + w.len;
+            let pieces = &self.pieces[self.piece_at(w.off)..];
+            for p in pieces.iter().take_while(|p| p.at < w_end) {
+                let (start, end) = (p.at.max(w.off), (p.at + p.len).min(w_end));
+                of_sources[p.source as usize].push(Wanted {
+                    off: p.off + (start - p.at),
+                    len: end - start,
+                    to: w.to + (start - w.off),
+                });
+            }
+        }
+        let mut left = Vec::new();
+        for (source, wanted) in self.sources.iter().zip(&of_sources) {
+            if !source.scatter(wanted, threads, to)? {
+                left.push((source, wanted));
+            }
+        }
+        if left.len() == self.sources.len() {
+            return Ok(false);
+        }
+        // Headers, made in memory.
+        let mut buf = vec![0; COPY];
+        for (source, wanted) in left {
+            for w in wanted {
+                for at in (0..w.len).step_by(COPY) {
+                    let bytes = &mut buf[..(w.len - at).min(COPY as u64) as usize];
+                    source.read_exact_at(w.off + at, bytes)?;
+                    to(w.to + at, bytes)?;
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn next_data(&self, mut off: u64) -> io::Result<Option<Range<u64>>> {

@@ -1,0 +1,156 @@
+//! Reading much at a time: frame by frame in the archive's order, not the
+//! original's, so that each is decompressed once wherever its cells belong.
+
+use std::sync::{Mutex, PoisonError};
+
+use vmcask_dump::source::{Sink, Wanted};
+
+use super::ArchiveReader;
+use super::extents::Entry;
+use crate::error::{Error, Result};
+use crate::layout::CELL_SIZE;
+
+/// Frames' contents that a thread decompresses before it hands them on: runs
+/// go on from frame to frame, and all of it stays in a core's cache.
+const BATCH_LEN: usize = 512 << 10;
+
+/// Bytes of one slot, and where they belong.
+#[derive(Clone, Copy)]
+struct Part {
+    slot: u64,
+    to: u64,
+    within: u16,
+    len: u16,
+}
+
+/// Why it ended early.
+pub(crate) enum Stop {
+    Archive(Error),
+    Sink(std::io::Error),
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Self {
+        Self::Archive(e)
+    }
+}
+
+impl ArchiveReader {
+    /// Hands the non-zero cells of `pieces` to `to`.
+    pub(crate) fn by_frame(
+        &self,
+        pieces: &[Wanted],
+        threads: usize,
+        to: Sink<'_>,
+    ) -> std::result::Result<(), Stop> {
+        let mut parts = Vec::new();
+        for piece in pieces {
+            self.parts(piece, &mut parts)?;
+        }
+        parts.sort_unstable_by_key(|p| p.slot);
+        let rest = Mutex::new(&parts[..]);
+        let stop = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(|| {
+                    let mut buf = Vec::new();
+                    loop {
+                        let batch = self.batch(&mut lock(&rest));
+                        if batch.is_empty() {
+                            return;
+                        }
+                        if let Err(e) = self.hand_on(batch, &mut buf, to) {
+                            *lock(&rest) = &[];
+                            lock(&stop).get_or_insert(e);
+                        }
+                    }
+                });
+            }
+        });
+        lock(&stop).take().map_or(Ok(()), Err)
+    }
+
+    /// The parts that a piece is made of.
+    fn parts(&self, piece: &Wanted, parts: &mut Vec<Part>) -> Result<()> {
+        let end = piece.off.saturating_add(piece.len);
+        let mut at = piece.off;
+        let mut entry: Option<Entry> = None;
+        while at < end {
+            if entry.as_ref().is_none_or(|e| !e.range.contains(&at)) {
+                entry = self.extents.at_or_after(&*self.src, at)?;
+            }
+            let Some(current) = &entry else { return Ok(()) };
+            let extent = &current.range;
+            if !extent.contains(&at) {
+                // Only a hostile index leads backwards.
+                if extent.start <= at {
+                    return Ok(());
+                }
+                at = extent.start;
+                continue;
+            }
+            let within = ((at - extent.start) % CELL_SIZE as u64) as usize;
+            let len = (CELL_SIZE - within).min((extent.end.min(end) - at) as usize);
+            if let Some(slot) = self.slot_of(current.cell_of(at))? {
+                let to = piece.to + (at - piece.off);
+                parts.push(Part { slot, to, within: within as u16, len: len as u16 });
+            }
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes parts of whole frames from the beginning of `rest`.
+    fn batch<'a>(&self, rest: &mut &'a [Part]) -> &'a [Part] {
+        let frames = (BATCH_LEN as u64 / (self.cells_per_frame * CELL_SIZE as u64)).max(1);
+        let Some(first) = rest.first() else { return &[] };
+        // Other frames may lie between: the distance bounds the buffer.
+        let end = (self.frame_of_slot(first.slot) + frames) * self.cells_per_frame;
+        let n = rest.partition_point(|p| p.slot < end);
+        let (batch, later) = rest.split_at(n);
+        *rest = later;
+        batch
+    }
+
+    /// Decompresses the frames of a batch and hands on its parts, those that
+    /// follow each other in both places together.
+    fn hand_on(
+        &self,
+        batch: &[Part],
+        buf: &mut Vec<u8>,
+        to: Sink<'_>,
+    ) -> std::result::Result<(), Stop> {
+        let Some(first) = batch.first() else { return Ok(()) };
+        let base = self.frame_of_slot(first.slot) * self.cells_per_frame;
+        let place = |slot: u64| (slot - base) as usize * CELL_SIZE;
+        for parts in batch.chunk_by(|a, b| self.frame_of_slot(a.slot) == self.frame_of_slot(b.slot))
+        {
+            let frame = self.frame_of_slot(parts[0].slot);
+            let start = place(frame * self.cells_per_frame);
+            let len = self.frame_len(frame);
+            if buf.len() < start + len {
+                buf.resize(start + len, 0);
+            }
+            self.decode(frame, &mut buf[start..start + len])?;
+        }
+        let follows = |a: &Part, b: &Part| {
+            let ends = usize::from(a.within) + usize::from(a.len) == CELL_SIZE;
+            ends && b.within == 0 && (a.slot + 1, a.to + u64::from(a.len)) == (b.slot, b.to)
+        };
+        for run in batch.chunk_by(follows) {
+            let start = place(run[0].slot) + usize::from(run[0].within);
+            let len = run.iter().map(|p| usize::from(p.len)).sum::<usize>();
+            let Some(bytes) = buf.get(start..start + len) else {
+                let frame = self.frame_of_slot(run[0].slot);
+                return Err(self.frame_error(frame, "it is shorter than its cells").into());
+            };
+            to(run[0].to, bytes).map_err(Stop::Sink)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is behind these locks is whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -21,7 +21,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
             let p = d.parts();
             let cuts = vec![p.header.end, p.msgbuf.end, p.dump_avail.end, p.bitmap.end, p.pmap.end];
             let arch = d.header().arch.name().into();
-            (cuts, PageMap::Minidump(pages(d)), "minidump", arch, Some(d.header().version))
+            (cuts, PageMap::Minidump(pages(d)?), "minidump", arch, Some(d.header().version))
         }
         Dump::Elf(c) => {
             (page_cuts(c), PageMap::Segments(segments(c)), "elf", c.ident().machine(), None)
@@ -76,9 +76,9 @@ fn segments(core: &ElfCore) -> Vec<PtLoad> {
         .collect()
 }
 
-fn pages(dump: &Minidump) -> MinidumpPages {
-    let index = dump.index();
-    MinidumpPages {
+fn pages(dump: &Minidump) -> Result<MinidumpPages> {
+    let index = dump.index().map_err(Error::Bitmap)?;
+    Ok(MinidumpPages {
         page_shift: dump.header().page_shift(),
         first_page: dump.parts().pages.start,
         pages: index.avail().total_pages(),
@@ -86,7 +86,7 @@ fn pages(dump: &Minidump) -> MinidumpPages {
         words: index.words().to_vec(),
         blocks: index.blocks().to_vec(),
         supers: index.supers().to_vec(),
-    }
+    })
 }
 
 /// Writes an archive of `input` to `out`. `progress` is told the bytes of

@@ -108,6 +108,10 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
 
+    /// The dump's bitmap can't be read.
+    #[error("reading the bitmap")]
+    Bitmap(#[source] vmcask_dump::Error),
+
     /// The dump's page tables can't be followed.
     #[error("following the page tables")]
     Mappings(#[source] vmcask_dump::Error),

@@ -202,7 +202,7 @@ impl Input {
         archive: Option<Arc<ArchiveReader>>,
         device: Option<&Device>,
     ) -> Result<Self> {
-        let dump = dump_in(&path, &source, device)?;
+        let dump = dump_in(&path, &source, device, archive.as_ref())?;
         Ok(Self {
             path,
             file_len,
@@ -287,7 +287,7 @@ fn stream(
     };
     let stream = Arc::new(StreamSource::new(head, reader, expected));
     let source: Arc<dyn ReadAt> = stream.clone();
-    let dump = dump_in(path, &source, device)?;
+    let dump = dump_in(path, &source, device, None)?;
     Ok(Input {
         path: path.to_owned(),
         file_len,
@@ -306,7 +306,12 @@ fn stream(
 /// read from a stream.
 const PHDRS_AT_MOST: u64 = 16 << 20;
 
-fn dump_in(path: &Path, source: &Arc<dyn ReadAt>, device: Option<&Device>) -> Result<Dump> {
+fn dump_in(
+    path: &Path,
+    source: &Arc<dyn ReadAt>,
+    device: Option<&Device>,
+    archive: Option<&Arc<ArchiveReader>>,
+) -> Result<Dump> {
     let mut prefix = [0; container::PREFIX_LEN];
     let n = source
         .read_at(0, &mut prefix)
@@ -315,7 +320,15 @@ fn dump_in(path: &Path, source: &Arc<dyn ReadAt>, device: Option<&Device>) -> Re
     let wrong = |source| Error::Dump { path: path.to_owned(), source };
     let not = |what: String| Err(Error::NotADump { path: path.to_owned(), what });
     match detect::detect(prefix) {
-        Format::Minidump => Minidump::open(source.clone()).map(Dump::from).map_err(wrong),
+        Format::Minidump => {
+            let map = archive.map_or(Ok(None), ArchiveReader::minidump_pages);
+            let map = map.map_err(|source| Error::Archive { path: path.to_owned(), source })?;
+            let dump = match map {
+                Some(map) => Minidump::open_mapped(source.clone(), map),
+                None => Minidump::open(source.clone()),
+            };
+            dump.map(Dump::from).map_err(wrong)
+        }
         Format::Elf => ElfCore::open(source.clone()).map(Dump::from).map_err(wrong),
         _ if source.is_empty() => not("empty".into()),
         _ if device::is_tar(prefix) => {

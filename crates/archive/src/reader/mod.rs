@@ -15,8 +15,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use vmcask_dump::minidump::{MapShape, PageMap as FindPages};
 use vmcask_dump::source::{Sink, Wanted};
-use vmcask_dump::{PhysAddr, ReadAt};
+use vmcask_dump::{Pfn, PhysAddr, ReadAt};
 use zerocopy::FromBytes;
 
 use crate::checkpoint::Window;
@@ -220,6 +221,14 @@ impl ArchiveReader {
     /// been cut off before that offset.
     pub fn locate(&self, pa: PhysAddr) -> Result<Option<(u64, u64)>> {
         self.pages.get(&self.layout, &*self.src)?.locate(&*self.src, pa)
+    }
+
+    /// The page map of the minidump that the archive holds, for
+    /// [`vmcask_dump::Minidump::open_mapped`]; `None` for everything else.
+    pub fn minidump_pages(self: &Arc<Self>) -> Result<Option<Arc<dyn FindPages>>> {
+        let shape = self.pages.get(&self.layout, &*self.src)?.shape();
+        let archive = self.clone();
+        Ok(shape.map(|shape| Arc::new(ArchivedPages { archive, shape }) as Arc<dyn FindPages>))
     }
 
     /// Where the bytes of all data frames lie: before the index.
@@ -447,6 +456,23 @@ impl ArchiveReader {
             }
         }
         Ok(Some(slot / k))
+    }
+}
+
+struct ArchivedPages {
+    archive: Arc<ArchiveReader>,
+    shape: MapShape,
+}
+
+impl FindPages for ArchivedPages {
+    fn shape(&self) -> MapShape {
+        self.shape
+    }
+
+    fn ordinal(&self, pfn: Pfn) -> io::Result<Option<u64>> {
+        let a = &*self.archive;
+        let pages = a.pages.get(&a.layout, &*a.src).map_err(io::Error::other)?;
+        pages.ordinal(&*a.src, pfn).map_err(io::Error::other)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use vmcask_dump::minidump::MapShape;
 use vmcask_dump::{PhysAddr, ReadAt};
 use vmcask_rank::{AvailRanges, Pfn};
 use zerocopy::FromBytes;
@@ -99,6 +100,25 @@ impl Pages {
         }
     }
 
+    /// What minidump it is the map of.
+    pub(super) fn shape(&self) -> Option<MapShape> {
+        let Self::Minidump(map) = self else { return None };
+        Some(MapShape {
+            first_page: map.header.first_page.get(),
+            page_shift: map.header.page_shift.get(),
+            pages: map.header.pages.get(),
+            dumped: map.bits.total(),
+        })
+    }
+
+    /// How many dumped pages of a minidump come before `pfn`, if it is one.
+    pub(super) fn ordinal(&self, src: &dyn ReadAt, pfn: Pfn) -> Result<Option<u64>> {
+        match self {
+            Self::Minidump(map) => map.ordinal(src, pfn),
+            Self::Segments(_) | Self::None => Ok(None),
+        }
+    }
+
     /// All of it, copied.
     pub(super) fn to_plan(&self, layout: &Layout, src: &dyn ReadAt) -> Result<Option<PageMap>> {
         let map = match self {
@@ -135,10 +155,13 @@ impl Pages {
 }
 
 impl Minidump {
+    fn ordinal(&self, src: &dyn ReadAt, pfn: Pfn) -> Result<Option<u64>> {
+        self.avail.bit_of(pfn).map_or(Ok(None), |bit| self.bits.find(src, bit))
+    }
+
     fn locate(&self, src: &dyn ReadAt, pa: PhysAddr) -> Result<Option<(u64, u64)>> {
         let shift = self.header.page_shift.get();
-        let Some(bit) = self.avail.bit_of(Pfn(pa.0 >> shift)) else { return Ok(None) };
-        let Some(ordinal) = self.bits.find(src, bit)? else { return Ok(None) };
+        let Some(ordinal) = self.ordinal(src, Pfn(pa.0 >> shift))? else { return Ok(None) };
         let within = pa.0 & ((1 << shift) - 1);
         let page = ordinal.checked_mul(1 << shift);
         let off =

@@ -133,7 +133,7 @@ fn read_pages(original: &Dump, archived: &Dump) -> Result<Duration> {
     let (mut a, mut b) = ([0; 4096], [0; 4096]);
     for _ in 0..READS {
         let ordinal = rng.random_range(0..original.pages_present());
-        let pa = original.page_address(ordinal).context("a page without an address")?;
+        let pa = original.page_address(ordinal)?.context("a page without an address")?;
         original.read_phys(pa, &mut a)?;
         let start = Instant::now();
         archived.phys().read_phys(pa, &mut b)?;
@@ -149,7 +149,7 @@ fn read_pages(original: &Dump, archived: &Dump) -> Result<Duration> {
 /// Times the three lookups on the dump's own bitmap, half of the pages asked
 /// for absent.
 fn lookups(dump: &Minidump, report: &mut Report) -> Result<()> {
-    let index: &OwnedRankIndex = dump.index();
+    let index: &OwnedRankIndex = dump.index()?;
     let avail = index.avail();
     let bitmap = PageBitmap::from_words(index.words().to_vec(), avail.total_pages());
     let start = Instant::now();

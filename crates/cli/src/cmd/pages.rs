@@ -41,7 +41,7 @@ pub fn run(args: &PagesArgs) -> Result<Outcome> {
         print_warnings(&input);
     }
     let runs = match &input.dump {
-        Dump::Minidump(d) => Runs::of_minidump(d),
+        Dump::Minidump(d) => Runs::of_minidump(d)?,
         Dump::Elf(c) => Runs::of_elf(c),
     };
     let totals = totals(&input, &runs);
@@ -60,7 +60,7 @@ fn totals(input: &Input, runs: &Runs) -> Totals {
     let (page_bytes, memory_bytes, lost_bytes) = match &input.dump {
         Dump::Minidump(d) => {
             let page = d.page_size();
-            let memory = d.index().avail().total_pages() * page;
+            let memory = d.pages_of_memory() * page;
             (page, memory, (d.pages_promised() - d.pages_present()) * page)
         }
         Dump::Elf(c) => {

@@ -180,10 +180,7 @@ impl Memory {
                 if first_lost < first_page {
                     bail!("the dump's bitmap may be among what is lost");
                 }
-                let avail = dump.index().avail().clone();
-                let words = dump.index().words().to_vec();
-                let bitmap = PageBitmap::from_words(words, avail.total_pages());
-                let index = RankIndex::build(bitmap, avail);
+                let index = dump.index()?.clone();
                 let shift = dump.page_size().trailing_zeros();
                 Ok(Self::Pages(first_page, shift, Box::new(index)))
             }

@@ -119,7 +119,7 @@ fn pages_are_the_same(dump: &Minidump, synth: &SynthDump, what: &str) {
     let mut pages = 0;
     let (mut want, mut found) = ([0; 4096], [0; 4096]);
     for ordinal in 0..dump.pages_present() {
-        let first = dump.page_address(ordinal).unwrap();
+        let first = dump.page_address(ordinal).unwrap().unwrap();
         for pa in (first.0..first.0 + dump.page_size()).step_by(4096) {
             assert!(synth.page(pa, &mut want), "{what}: {pa:x}");
             dump.read_phys(PhysAddr(pa), &mut found).unwrap();

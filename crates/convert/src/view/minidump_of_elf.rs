@@ -72,7 +72,7 @@ fn restored(core: &ElfCore, source: &Arc<dyn ReadAt>) -> Result<View> {
     let first = tables.parts().pages.start;
     let id = view.add_source(source.clone());
     let mut missing = 0;
-    for (pfn, pages, ordinal) in tables.index().page_runs() {
+    for (pfn, pages, ordinal) in tables.index().map_err(Error::Bitmap)?.page_runs() {
         let pages = pages.min(note.meta.pages.saturating_sub(ordinal));
         if pages == 0 {
             break;
@@ -414,7 +414,7 @@ impl Marker {
         dump: &Minidump,
         source: &Arc<dyn ReadAt>,
     ) -> Result<Option<View>> {
-        let runs = Runs::of_minidump(dump);
+        let runs = Runs::of_minidump(dump)?;
         let segments = if dump.dump_avail().is_empty() {
             runs.iter().map(|r| (r.pa, r.len)).collect()
         } else {

@@ -84,7 +84,7 @@ pub fn build(dump: &Minidump, source: &Arc<dyn ReadAt>, version: u32) -> Result<
         (true, false) => (Vec::new(), identity_bitmap(dump, source.len())?),
         (false, true) => {
             // One range for all pages there may be: the bits stay.
-            let end = dump.index().avail().total_pages() << header.page_shift();
+            let end = dump.pages_of_memory() << header.page_shift();
             (pairs(arch, &[(0, end)], page), read(source, &parts.bitmap)?)
         }
         _ => (read(source, &parts.dump_avail)?, read(source, &parts.bitmap)?),
@@ -151,7 +151,7 @@ fn pairs(arch: Arch, ranges: &[(u64, u64)], page: u64) -> Vec<u8> {
 
 /// Bit n for page n.
 fn identity_bitmap(dump: &Minidump, file_len: u64) -> Result<Vec<u8>> {
-    let index = dump.index();
+    let index = dump.index().map_err(Error::Bitmap)?;
     let end = index.avail().iter().last().map_or(0, |(first, n)| first.0 + n);
     check_bitmap(end, file_len)?;
     let mut words = vec![0u64; end.div_ceil(64) as usize];

@@ -97,7 +97,7 @@ pub(super) fn runs(
                     d.pages_promised()
                 ));
             }
-            (Runs::of_minidump(d), d.page_size())
+            (Runs::of_minidump(d)?, d.page_size())
         }
         Dump::Elf(c) => {
             losses.extend(c.warnings().iter().map(ToString::to_string));

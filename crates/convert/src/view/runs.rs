@@ -30,11 +30,11 @@ const PIECE: usize = 1 << 20;
 impl Runs {
     /// The pages that are in a minidump's file; of the last page of a cut
     /// file, the part that is.
-    pub fn of_minidump(dump: &Minidump) -> Self {
+    pub fn of_minidump(dump: &Minidump) -> Result<Self> {
         let shift = dump.header().page_shift();
         let end = dump.source().len();
         let mut out = Self::default();
-        for (pfn, pages, ordinal) in dump.index().page_runs() {
+        for (pfn, pages, ordinal) in dump.index().map_err(Error::Bitmap)?.page_runs() {
             let off = dump.parts().pages.start + (ordinal << shift);
             let len = (pages << shift).min(end.saturating_sub(off));
             if len == 0 {
@@ -42,7 +42,7 @@ impl Runs {
             }
             out.push(Run { pa: pfn.0 << shift, off, len });
         }
-        out
+        Ok(out)
     }
 
     /// The segments of an ELF core, as far as they are in the file.

@@ -8,11 +8,12 @@
 mod avail;
 pub mod header;
 mod open;
+mod pages;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use vmcask_rank::{OwnedRankIndex, PageLookup};
+use vmcask_rank::OwnedRankIndex;
 
 use crate::addr::{FileOff, Pfn, PhysAddr, VirtAddr};
 use crate::error::{Error, Result, Warning};
@@ -21,6 +22,8 @@ use crate::source::ReadAt;
 use crate::virt::VirtMem;
 use crate::vm::{self, Mapping};
 pub use header::{Arch, Header, KernelMap};
+use pages::Pages;
+pub use pages::{MapShape, PageMap};
 
 /// Where the parts of a minidump lie in the file, in bytes. Each starts at a
 /// multiple of the page size; the ranges here are rounded up to it as the
@@ -48,7 +51,7 @@ pub struct Minidump {
     header: Header,
     parts: Parts,
     avail_pairs: Vec<(u64, u64)>,
-    index: OwnedRankIndex,
+    pages: Pages,
     pages_promised: u64,
     pages_present: u64,
     warnings: Vec<Warning>,
@@ -81,9 +84,15 @@ impl Minidump {
         &self.avail_pairs
     }
 
-    /// Bitmap and counts.
-    pub fn index(&self) -> &OwnedRankIndex {
-        &self.index
+    /// Bitmap and counts. Where the source has a page map of its own, the
+    /// bitmap is read and counted here, the first time it is asked for.
+    pub fn index(&self) -> Result<&OwnedRankIndex> {
+        self.pages.index(|ranges| Ok(open::read_index(&*self.src, &self.header, ranges)?.0))
+    }
+
+    /// Pages that have a bit: those of `dump_avail`, or of memory from 0 on.
+    pub fn pages_of_memory(&self) -> u64 {
+        self.pages.avail().total_pages()
     }
 
     /// Pages that the bitmap names.
@@ -112,13 +121,20 @@ impl Minidump {
     pub fn page_offset(&self, pfn: Pfn) -> Result<FileOff> {
         let shift = self.header.page_shift();
         let pa = PhysAddr::of_pfn(pfn, shift).unwrap_or(PhysAddr(u64::MAX));
-        let ordinal = self.index.find(pfn).ok_or(Error::Absent { pa })?;
+        let found = self.pages.ordinal(pfn).map_err(|source| Error::Io {
+            off: self.parts.bitmap.start,
+            len: 8,
+            source,
+        })?;
+        let ordinal = found.ok_or(Error::Absent { pa })?;
         Ok(FileOff(self.parts.pages.start + (ordinal << shift)))
     }
 
     /// The physical address of the page at `ordinal` among the dumped ones.
-    pub fn page_address(&self, ordinal: u64) -> Option<PhysAddr> {
-        PhysAddr::of_pfn(self.index.select(ordinal)?, self.header.page_shift())
+    /// `None` past the last.
+    pub fn page_address(&self, ordinal: u64) -> Result<Option<PhysAddr>> {
+        let pfn = self.index()?.select(ordinal);
+        Ok(pfn.and_then(|pfn| PhysAddr::of_pfn(pfn, self.header.page_shift())))
     }
 
     /// The raw message buffer: a ring whose write position isn't in the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vmcask_rank::{AvailRanges, OwnedRankIndex, PageBitmap};
 
 use super::header::{Header, MAX_HEADER_LEN};
+use super::pages::{PageMap, Pages};
 use super::{Minidump, Parts, avail};
 use crate::error::{Error, Result, Warning};
 use crate::source::ReadAt;
@@ -17,6 +18,17 @@ impl Minidump {
     /// past its end are absent, with a [`Warning`] that counts them. Memory:
     /// the bitmap (one bit a page of physical memory) and 6.4 % for counts.
     pub fn open(src: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::open_with(src, None)
+    }
+
+    /// [`Minidump::open`], but where `map` fits the dump's headers, it is
+    /// asked where pages lie, and the bitmap is neither read nor counted:
+    /// that takes the same time whatever the machine's memory.
+    pub fn open_mapped(src: Arc<dyn ReadAt>, map: Arc<dyn PageMap>) -> Result<Self> {
+        Self::open_with(src, Some(map))
+    }
+
+    fn open_with(src: Arc<dyn ReadAt>, map: Option<Arc<dyn PageMap>>) -> Result<Self> {
         let mut prefix = [0; MAX_HEADER_LEN];
         let n = read_some(&*src, 0, &mut prefix)?;
         let header = Header::parse(&prefix[..n])?;
@@ -46,22 +58,28 @@ impl Minidump {
             (parsed.pairs, parsed.ranges)
         };
 
-        let bytes = read_part(&*src, parts.bitmap.start, header.bitmapsize)?;
-        let pages = ranges.total_pages();
-        let bitmap = if header.arch.is_big_endian() {
-            PageBitmap::from_be_words(&bytes, pages)
-        } else {
-            PageBitmap::from_le_bytes(&bytes, pages)
+        let shift = header.page_shift();
+        let fits = |map: &Arc<dyn PageMap>| {
+            let s = map.shape();
+            s.first_page == parts.pages.start
+                && s.page_shift == shift
+                && s.pages == ranges.total_pages()
+                && s.dumped <= s.pages
         };
-        drop(bytes);
-        if bitmap.spare_bits() > 0 {
-            warnings.push(Warning::SpareBits { count: bitmap.spare_bits() });
+        let (pages, promised, spare) = if let Some(map) = map.filter(fits) {
+            let spare = spare_bits(&*src, &header, ranges.total_pages())?;
+            let dumped = map.shape().dumped;
+            (Pages::mapped(map, ranges), dumped, spare)
+        } else {
+            let (index, spare) = read_index(&*src, &header, ranges)?;
+            let dumped = index.total();
+            (Pages::Counted(index), dumped, spare)
+        };
+        if spare > 0 {
+            warnings.push(Warning::SpareBits { count: spare });
         }
-        let index = OwnedRankIndex::build(bitmap, ranges);
 
         // At most 2^35 bits of pages of at most 2^14 bytes: no overflow.
-        let shift = header.page_shift();
-        let promised = index.total();
         parts.pages.end = parts.pages.start + (promised << shift);
         let present = promised.min((len - parts.pages.start) >> shift);
         if present < promised {
@@ -74,7 +92,7 @@ impl Minidump {
             header,
             parts,
             avail_pairs,
-            index,
+            pages,
             pages_promised: promised,
             pages_present: present,
             warnings,
@@ -102,6 +120,34 @@ impl Parts {
         let pmap = next(header.pmapsize.into());
         let pages = next(0);
         Self { header: header_page, msgbuf, dump_avail, bitmap, pmap, pages }
+    }
+}
+
+/// The bitmap, counted, and how many bits are set behind its last page.
+pub(super) fn read_index(
+    src: &dyn ReadAt,
+    header: &Header,
+    ranges: AvailRanges,
+) -> Result<(OwnedRankIndex, u64)> {
+    let bytes = read_part(src, Parts::of(header).bitmap.start, header.bitmapsize)?;
+    let bitmap = bitmap(header, &bytes, ranges.total_pages());
+    let spare = bitmap.spare_bits();
+    Ok((OwnedRankIndex::build(bitmap, ranges), spare))
+}
+
+/// How many bits are set behind the last page, from the bitmap's end alone.
+fn spare_bits(src: &dyn ReadAt, header: &Header, pages: u64) -> Result<u64> {
+    let whole_words = (pages / 64 * 8).min(header.bitmapsize.into());
+    let off = Parts::of(header).bitmap.start + whole_words;
+    let bytes = read_part(src, off, header.bitmapsize - whole_words as u32)?;
+    Ok(bitmap(header, &bytes, pages.saturating_sub(whole_words * 8)).spare_bits())
+}
+
+fn bitmap(header: &Header, bytes: &[u8], pages: u64) -> PageBitmap {
+    if header.arch.is_big_endian() {
+        PageBitmap::from_be_words(bytes, pages)
+    } else {
+        PageBitmap::from_le_bytes(bytes, pages)
     }
 }
 

@@ -84,7 +84,7 @@ fn open(path: &Path) -> Result<Subject> {
         Dump::Minidump(dump) => {
             let mut ranges = dump.dump_avail().to_vec();
             if ranges.is_empty() {
-                ranges.push((0, dump.index().avail().total_pages() * dump.page_size()));
+                ranges.push((0, dump.pages_of_memory() * dump.page_size()));
             }
             (ranges, dump.pages_present() * dump.page_size())
         }

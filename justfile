@@ -20,6 +20,7 @@ lint:
 # Lookups beside the reference timings of 2016; archives, conversions and inspection beside their peers
 bench:
     cargo bench -p vmcask-benches
+    cargo run --release -p vmcask-report
 
 # Make, archive, check, restore and read a dump
 demo:

@@ -1,7 +1,9 @@
 //! What the lookup benches share: a machine, its dump's bitmap, the pages
 //! asked for, and the naive answers.
 
+pub mod record;
 pub mod reference;
+pub mod text;
 
 use std::collections::HashMap;
 use std::hint::black_box;

@@ -23,6 +23,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+pub use vmcask_measure::Spread;
 
 /// Everything one bench has to say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -196,25 +197,6 @@ impl Table {
     /// Adds a sentence below it.
     pub fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
-    }
-}
-
-/// What several passes gave.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    /// The middle one (the upper of two).
-    pub median: f64,
-    /// The least.
-    pub least: f64,
-    /// The most.
-    pub most: f64,
-}
-
-impl Spread {
-    /// Of at least one value.
-    pub fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self { median: values[values.len() / 2], least: values[0], most: values[values.len() - 1] }
     }
 }
 

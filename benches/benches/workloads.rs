@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use vmcask_benches::program::vmcask;
 use vmcask_benches::quick::Extent;
 use vmcask_benches::record::{self, Axis, Cell, Chart, Record, Spread, Table};
 use vmcask_benches::reference::r302976;
@@ -81,17 +82,6 @@ fn main() {
     );
     reference(&report, &what, &command).save().expect("room for the record");
     workloads(&report, &what, &command).save().expect("room for the record");
-}
-
-/// The program, built if need be.
-fn vmcask() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "vmcask"])
-        .status()
-        .expect("cargo runs");
-    assert!(status.success(), "vmcask can't be built");
-    record::dir().with_file_name("release").join("vmcask")
 }
 
 /// The dump and its kernel, made if they aren't there.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engines;
+pub mod program;
 pub mod quick;
 pub mod record;
 pub mod reference;

@@ -72,6 +72,28 @@ struct BatchResult {
 /// extents done so far.
 ///
 /// Fails only where nothing can be said; damage is in the report.
+///
+/// ```
+/// use std::sync::{Arc, atomic::AtomicBool};
+/// use vmcask_archive::{ArchiveReader, Plan, WriteOptions, verify, write};
+///
+/// let original: Vec<u8> = (0..40_000u32).flat_map(u32::to_le_bytes).collect();
+/// let mut archive = Vec::new();
+/// let go = AtomicBool::new(false);
+/// let plan = Plan::whole(original.len() as u64);
+/// write(&original, &plan, &WriteOptions::default(), &mut archive, &|_| {}, &go)?;
+/// // A bit of the last frame's content.
+/// let magic = 0xFD2F_B528u32.to_le_bytes();
+/// let frame = archive.windows(4).rposition(|w| w == magic).unwrap();
+/// archive[frame + 20] ^= 1;
+///
+/// let reader = ArchiveReader::open(Arc::new(archive))?;
+/// let report = verify(&reader, 2, &|_| {}, &go)?;
+/// assert!(!report.is_intact());
+/// let damage = &report.damages[0];
+/// println!("{} at bytes {:?} of the original", damage.error, damage.range);
+/// # Ok::<(), vmcask_archive::Error>(())
+/// ```
 pub fn verify(
     archive: &ArchiveReader,
     threads: usize,

@@ -40,7 +40,45 @@ use sections::{Layout, field, name, read};
 const LISTED_ERRORS: usize = 100;
 
 /// An open archive: the original's bytes through [`ReadAt`], from any number
-/// of threads.
+/// of threads, and where physical addresses lie in it.
+///
+/// Opening takes some page faults, whatever the archive's size. 8 MiB of
+/// decompressed frames are kept.
+///
+/// ```
+/// use std::sync::{Arc, atomic::AtomicBool};
+/// use vmcask_archive::{ArchiveReader, PageMap, Plan, PtLoad, WriteOptions, write};
+/// use vmcask_dump::{PhysAddr, ReadAt};
+///
+/// // 64 pages of memory from 1 MiB on, behind a header.
+/// let original: Vec<u8> = (0..65 * 1024u32).flat_map(u32::to_le_bytes).collect();
+/// let memory = 4096..original.len() as u64;
+/// let segment = PtLoad {
+///     p_paddr: 1 << 20,
+///     p_vaddr: 0,
+///     p_offset: memory.start,
+///     p_filesz: memory.end - memory.start,
+///     p_memsz: memory.end - memory.start,
+/// };
+/// let mut plan = Plan::whole(original.len() as u64);
+/// plan.page_map = Some(PageMap::Segments(vec![segment]));
+/// let mut archive = Vec::new();
+/// let go = AtomicBool::new(false);
+/// write(&original, &plan, &WriteOptions::default(), &mut archive, &|_| {}, &go)?;
+///
+/// let reader = ArchiveReader::open(Arc::new(archive))?;
+/// let (off, _bytes) = reader.locate(PhysAddr((1 << 20) + 8192))?.expect("a page of the dump");
+/// std::thread::scope(|threads| {
+///     for _ in 0..2 {
+///         threads.spawn(|| {
+///             let mut page = [0; 4096];
+///             reader.read_exact_at(off, &mut page).unwrap();
+///             assert_eq!(page, original[3 * 4096..4 * 4096]);
+///         });
+///     }
+/// });
+/// # Ok::<(), vmcask_archive::Error>(())
+/// ```
 pub struct ArchiveReader {
     src: Arc<dyn ReadAt>,
     layout: Layout,

@@ -4,13 +4,17 @@
 mod build;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use build::{ARCHES, DMAPBASE, KERNBASE64, Mini, convert, convert_with, generic_core, open};
 use proptest::prelude::*;
+use vmcask_archive::{ArchiveReader, WriteOptions, write};
 use vmcask_convert::view::target::Options;
-use vmcask_convert::{Dump, Target};
+use vmcask_convert::{Dump, Input, Target};
 use vmcask_dump::vm::leaves;
-use vmcask_dump::{PhysAddr, VirtAddr};
+use vmcask_dump::{Minidump, Pfn, PhysAddr, ReadAt, VirtAddr};
 
 const MINIDUMP: Target = Target::Minidump { version: None };
 
@@ -140,8 +144,43 @@ fn follows_kernel_map(mini: &Mini) -> bool {
     !mini.arch.starts_with("arm") && !mini.arch.starts_with("power") || mini.arch == "arm64"
 }
 
+/// An archive of a dump.
+fn archived(source: Arc<dyn ReadAt>) -> Arc<ArchiveReader> {
+    let input = Input::of_source(Path::new("vmcore"), source.clone()).unwrap();
+    let plan = vmcask_convert::archive::plan(&input).unwrap();
+    let (mut archive, go) = (Vec::new(), AtomicBool::new(false));
+    write(&*source, &plan, &WriteOptions::default(), &mut archive, &|_| {}, &go).unwrap();
+    Arc::new(ArchiveReader::open(Arc::new(archive)).unwrap())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// A minidump opened by its archive's page map is the one whose bitmap was
+    /// counted.
+    #[test]
+    fn archives_know_where_pages_lie(mini in minidump(), cut in 0usize..3) {
+        let mut bytes = mini.bytes();
+        bytes.truncate(bytes.len() - cut * mini.page as usize * mini.pages.len() / 3);
+        let (Dump::Minidump(counted), source) = open(bytes) else { unreachable!() };
+        let reader = archived(source);
+        let map = reader.minidump_pages().unwrap().expect("a page map");
+        let mapped = Minidump::open_mapped(reader, map).unwrap();
+        let beyond = mini.ranges.last().map_or(0, |r| r.1 / mini.page) + 5;
+        for pfn in (0..beyond).map(Pfn) {
+            prop_assert_eq!(mapped.page_offset(pfn).ok(), counted.page_offset(pfn).ok());
+        }
+        prop_assert_eq!(mapped.warnings(), counted.warnings());
+        prop_assert_eq!(mapped.pages_promised(), counted.pages_promised());
+        prop_assert_eq!(mapped.pages_present(), counted.pages_present());
+        prop_assert_eq!(mapped.pages_of_memory(), counted.pages_of_memory());
+        // Now counted, too.
+        prop_assert_eq!(mapped.index().unwrap().words(), counted.index().unwrap().words());
+        for ordinal in 0..=counted.pages_promised() {
+            let there = counted.page_address(ordinal).unwrap();
+            prop_assert_eq!(mapped.page_address(ordinal).unwrap(), there);
+        }
+    }
 
     #[test]
     fn minidumps_through_elf(mini in minidump(), cut in 0u64..3, trailing in 0usize..2) {

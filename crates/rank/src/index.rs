@@ -208,7 +208,7 @@ where
     #[inline]
     fn find(&self, pfn: Pfn) -> Option<u64> {
         let bit = self.avail.bit_or_max(pfn);
-        let ordinal = simd::find(self.words(), self.blocks(), self.supers(), bit);
+        let ordinal = simd::find(bit, self.words(), self.blocks(), self.supers());
         (ordinal != ABSENT).then_some(ordinal)
     }
 
@@ -245,7 +245,7 @@ fn rank_portable(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64
 /// The ordinal of bit `bit`, or [`ABSENT`] where it isn't set or past the
 /// end.
 #[inline(always)]
-pub(crate) fn find_portable(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64 {
+pub(crate) fn find_portable(bit: u64, words: &[u64], blocks: &[u16], supers: &[u64]) -> u64 {
     match words.get((bit / 64) as usize) {
         Some(word) if word >> (bit % 64) & 1 != 0 => rank_portable(words, blocks, supers, bit),
         _ => ABSENT,

@@ -31,7 +31,9 @@ macro_rules! with_popcnt {
 with_popcnt!(
     find,
     index::find_portable,
-    (words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64
+    // The bit comes first: what doesn't fit into registers any more goes
+    // through memory, and the bit is what everything waits for.
+    (bit: u64, words: &[u64], blocks: &[u16], supers: &[u64]) -> u64
 );
 with_popcnt!(
     find_batch_popcnt,
@@ -39,10 +41,20 @@ with_popcnt!(
     (words: &[u64], blocks: &[u16], supers: &[u64], avail: &AvailRanges, pfns: &[Pfn], out: &mut [u64]) -> ()
 );
 with_popcnt!(
-    count,
+    count_popcnt,
     index::count_portable,
     (words: &[u64]) -> (Vec<u16>, Vec<u64>)
 );
+
+/// Block and superblock counts, the fastest way this processor has.
+pub(crate) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::detected() {
+        // SAFETY: `detected` has found the features it asks for.
+        return unsafe { avx512::count(words) };
+    }
+    count_popcnt(words)
+}
 
 /// The fastest batch path that this processor and these tables allow.
 pub(crate) fn find_batch(
@@ -70,9 +82,10 @@ mod avx512 {
         __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmplt_epu64_mask,
         _mm512_cvtepu32_epi64, _mm512_i64gather_epi32, _mm512_i64gather_epi64, _mm512_loadu_si512,
         _mm512_mask_add_epi64, _mm512_mask_blend_epi64, _mm512_mask_mov_epi64,
-        _mm512_maskz_mov_epi64, _mm512_min_epu64, _mm512_popcnt_epi64, _mm512_set1_epi64,
-        _mm512_slli_epi64, _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
-        _mm512_storeu_si512, _mm512_sub_epi64, _mm512_test_epi64_mask, _mm512_xor_si512,
+        _mm512_maskz_mov_epi64, _mm512_min_epu64, _mm512_permutex_epi64, _mm512_popcnt_epi64,
+        _mm512_set1_epi64, _mm512_slli_epi64, _mm512_sllv_epi64, _mm512_srli_epi64,
+        _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi64, _mm512_test_epi64_mask,
+        _mm512_xor_si512,
     };
 
     use super::{AvailRanges, Pfn};
@@ -130,6 +143,45 @@ mod avx512 {
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), ordinal) };
         }
         pfns.len().min(out.len()) * LANES
+    }
+
+    /// [`index::count_portable`](crate::index::count_portable), two blocks at
+    /// a time.
+    #[target_feature(enable = "avx512f,avx512vpopcntdq,popcnt")]
+    pub(super) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
+        let mut blocks = vec![0; words.len() / BLOCK_WORDS];
+        let mut supers = Vec::with_capacity(words.len().div_ceil(SUPER_WORDS) + 1);
+        let mut total = 0;
+        let of_super = SUPER_WORDS / BLOCK_WORDS;
+        for (words, blocks) in words.chunks(SUPER_WORDS).zip(blocks.chunks_mut(of_super)) {
+            supers.push(total);
+            let mut within = 0;
+            let (pairs, rest) = words.as_chunks::<LANES>();
+            let (middles, last) = blocks.as_chunks_mut::<2>();
+            for (words, middles) in pairs.iter().zip(middles) {
+                let mut halves = [0u64; LANES];
+                // SAFETY: 8 u64 are 64 bytes, there and here.
+                unsafe {
+                    let ones = _mm512_popcnt_epi64(_mm512_loadu_si512(words.as_ptr().cast()));
+                    // Each lane and its neighbour: half a block.
+                    let swapped = _mm512_permutex_epi64::<0b10_11_00_01>(ones);
+                    let sums = _mm512_add_epi64(ones, swapped);
+                    _mm512_storeu_si512(halves.as_mut_ptr().cast(), sums);
+                }
+                let to_second = halves[0] + halves[2] + halves[4];
+                *middles = [(within + halves[0]) as u16, (within + to_second) as u16];
+                within += to_second + halves[6];
+            }
+            // Four words, or none.
+            if let ([a, b, c, d], [middle]) = (rest, last) {
+                let first = u64::from(a.count_ones() + b.count_ones());
+                *middle = (within + first) as u16;
+                within += first + u64::from(c.count_ones() + d.count_ones());
+            }
+            total += within;
+        }
+        supers.push(total);
+        (blocks, supers)
     }
 
     /// [`AvailRanges::bit_or_max`] of 8 pages.
@@ -277,9 +329,15 @@ mod tests {
     }
 
     #[test]
-    fn popcnt_counts_as_portable_code_does() {
-        let words: Vec<_> = noise(3).take(2052).collect();
-        assert_eq!(count(&words), index::count_portable(&words));
+    fn all_ways_count_alike() {
+        for len in [0, 4, 8, 12, 1020, 1024, 1028, 2048, 2052, 5000] {
+            let words: Vec<_> = noise(3).take(len).collect();
+            let want = index::count_portable(&words);
+            assert_eq!(count(&words), want, "{len} words");
+            assert_eq!(count_popcnt(&words), want, "{len} words");
+            let full = vec![u64::MAX; len];
+            assert_eq!(count(&full), index::count_portable(&full), "{len} words");
+        }
     }
 
     /// Tables whose lengths don't belong together never reach the gathers.

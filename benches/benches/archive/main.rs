@@ -10,7 +10,8 @@
 //! stands in. `VMCASK_KDUMP` is the same memory as makedumpfile or qemu write
 //! it with zlib, for libkdumpfile. `VMCASK_BENCH_DIR` names the folder to write
 //! to, else it is the system's temporary one. `-- pack FILE` writes one archive
-//! and ends, for profilers.
+//! and ends, for profilers; `-- packing`, `unpacking` (of what was packed),
+//! `plain`, `pages`, `opening`, `threads` and `sweep` choose from the tables.
 
 mod pages;
 mod peers;
@@ -113,21 +114,32 @@ fn main() {
         println!("{written:?}");
         return;
     }
+    let parts = ["packing", "unpacking", "plain", "pages", "opening", "threads", "sweep"];
+    let asked: Vec<_> = words.iter().filter(|w| parts.contains(&w.as_str())).collect();
     let command = extent.command("archive").replace(" --features peers", "");
-    let (sweep, chart) = shape::sweep(&memory, extent);
-    Record::new("archive", "The archive beside its peers", &command)
+    let mut record = Record::new("archive", "The archive beside its peers", &command)
         .about(format!("On {}.", memory.what))
         .about(
             "Whole processes run in turn, the input cached; all end with the output on the disk.",
-        )
-        .table(peers::packing(&memory, extent))
-        .table(peers::unpacking(&memory, extent))
-        .table(peers::plain(&memory, extent))
-        .table(peers::random_pages(&memory))
-        .table(shape::opening(&memory, extent))
-        .table(shape::threads(&memory))
-        .table(sweep)
-        .chart(chart)
-        .save()
-        .expect("room for the record");
+        );
+    for part in parts {
+        if !asked.is_empty() && !asked.iter().any(|w| *w == part) {
+            continue;
+        }
+        let table = match part {
+            "packing" => peers::packing(&memory, extent),
+            "unpacking" => peers::unpacking(&memory, extent),
+            "plain" => peers::plain(&memory, extent),
+            "pages" => peers::random_pages(&memory),
+            "opening" => shape::opening(&memory, extent),
+            "threads" => shape::threads(&memory),
+            _ => {
+                let (sweep, chart) = shape::sweep(&memory, extent);
+                record = record.chart(chart);
+                sweep
+            }
+        };
+        record = record.table(table);
+    }
+    record.save().expect("room for the record");
 }

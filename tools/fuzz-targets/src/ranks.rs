@@ -1,5 +1,7 @@
 //! The rank index and both of libkvm's lookups against counting bit by bit.
 
+use std::collections::HashMap;
+
 use vmcask_rank::{AvailRanges, ChainedHash, PageBitmap, PageLookup, Pfn, Popcount1024, RankIndex};
 
 use crate::words;
@@ -45,13 +47,14 @@ pub fn rank(data: &[u8]) {
     let popcount = Popcount1024::build(&bitmap, &avail).expect("fewer than 2^32 pages");
     let index = RankIndex::build(bitmap, avail);
     assert_eq!(index.total(), pages.len() as u64);
+    let ordinals: HashMap<Pfn, u64> = pages.iter().copied().zip(0..).collect();
     let mut asked = pages.clone();
     asked.extend(words(data).map(Pfn));
     asked.extend(pages.iter().take(50).flat_map(|p| [Pfn(p.0 + 1), Pfn(p.0.saturating_sub(1))]));
     let mut found = vec![0; asked.len()];
     index.find_batch(&asked, &mut found);
     for (pfn, batched) in asked.iter().zip(found) {
-        let want = pages.iter().position(|p| p == pfn).map(|n| n as u64);
+        let want = ordinals.get(pfn).copied();
         assert_eq!(index.find(*pfn), want, "{pfn:?}");
         assert_eq!(batched, want.unwrap_or(u64::MAX), "{pfn:?} in a batch");
         // Addresses past 2^64 are no pages for libkvm's tables.

@@ -17,9 +17,23 @@ lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets -- -D warnings
 
-# Lookups beside the reference timings of 2016; archives, conversions and inspection beside their peers
+# Everything that is measured beside its peers, in 15 minutes on 2 cores: target/bench/report.html
 bench:
-    cargo bench -p vmcask-benches
+    cargo bench -p vmcask-benches --features peers --bench targets --bench baselines --bench scaling --bench workloads --bench convert --bench archive
+    cargo run --release -p vmcask-report
+
+# The lookups and what crash tools ask, smaller: under 2 minutes once built
+bench-quick:
+    cargo bench -p vmcask-benches --features peers --bench targets --bench baselines --bench scaling --bench workloads -- quick
+    cargo run --release -p vmcask-report
+
+# One bench with criterion's statistics: `just criterion lookup`, `just criterion inspect`
+criterion name:
+    cargo bench -p vmcask-benches --features peers --bench {{name}}
+
+# Keep what was measured: the report's tables as CSV
+bench-keep:
+    cargo run --release -p vmcask-report -- --quiet --keep benches/record/$(date -u +%Y-%m-%d)
 
 # Make, archive, check, restore and read a dump
 demo:

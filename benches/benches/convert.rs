@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use vmcask_benches::record::{Record, Spread, Table};
 use vmcask_convert::view::target::{self, Options};
 use vmcask_convert::{OutputFile, Target, input, restore};
 use vmcask_synth::{Spec, SynthDump};
@@ -38,9 +39,9 @@ fn main() {
     dump.write_to(out.file(), options, &|_| {}, &AtomicBool::new(false)).expect("room for a dump");
     out.commit().expect("room for a dump");
 
-    println!(
-        "{:24} {:>10} {:>10} {:>8}   (medians of {PASSES} passes in turn)",
-        "", "vmcask", "cp", "ratio"
+    let mut table = Table::new(
+        "2 GiB converted, and copied",
+        &[("conversion", ""), ("vmcask", "s"), ("cp", "s"), ("vmcask / cp", "")],
     );
     for (name, from, to, target) in [
         ("minidump -> ELF", &minidump, &elf, Target::Elf),
@@ -52,18 +53,23 @@ fn main() {
             theirs.push(seconds(|| cp(from, &copy)));
             ratios.push(ours[ours.len() - 1] / theirs[theirs.len() - 1]);
         }
-        println!(
-            "{name:24} {:>8.2} s {:>8.2} s {:>8.2}   ratios {:.2} to {:.2}",
-            median(&mut ours),
-            median(&mut theirs),
-            median(&mut ratios),
-            ratios[0],
-            ratios[PASSES - 1],
-        );
+        let [ours, theirs, ratios] = [ours, theirs, ratios].map(|v| Spread::of(v).into());
+        table.row([name.into(), ours, theirs, ratios]);
     }
+    table.note(format!("Medians of {PASSES} passes in turn, with least and most."));
     // The answer, not only the time.
     let same = Command::new("cmp").args([&minidump, &path("back")]).status().expect("cmp runs");
     assert!(same.success(), "the way back differs");
+
+    Record::new(
+        "convert",
+        "Conversions beside cp",
+        "cargo bench -p vmcask-benches --bench convert",
+    )
+    .about("A synthetic dump, 2 GiB of a 16 GiB machine; both sides write whole files and fsync.")
+    .table(table)
+    .save()
+    .expect("room for the record");
 }
 
 fn convert(from: &Path, to: &Path, target: Target) {
@@ -86,10 +92,4 @@ fn seconds(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64()
-}
-
-/// Sorts, so that the first and the last are the spread.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

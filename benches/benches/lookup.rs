@@ -1,14 +1,15 @@
-//! The three lookups on 8 GiB dumped of a 128 GiB machine.
+//! The tables one by one, with criterion's statistics: for whoever works on
+//! one of them. `targets` has them in turn, for comparing.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use vmcask_benches::{
-    Asked, PAGE_SHIFT, assert_answers, batched, checksum, dependent, dump, independent, queries,
-};
-use vmcask_rank::{ChainedHash, OwnedRankIndex, Pfn, Popcount1024};
+use vmcask_benches::engines::{self, Loop, peers};
+use vmcask_benches::{PAGE_SHIFT, Shape, dump};
+use vmcask_measure::Lookup;
+use vmcask_measure::lookup::{Asked, Queries};
 
 /// More than the caches hold what they touch.
 const LOOKUPS: usize = 1 << 20;
@@ -16,67 +17,55 @@ const LOOKUPS: usize = 1 << 20;
 const HASH_LOOKUPS: usize = 128;
 
 fn lookups(c: &mut Criterion) {
-    let dump = dump(128, 8);
-    let hash = ChainedHash::build(&dump.bitmap, &dump.avail, PAGE_SHIFT);
-    let popcount = Popcount1024::build(&dump.bitmap, &dump.avail).expect("fits 32 bits");
-    let rank = OwnedRankIndex::build(dump.bitmap.clone(), dump.avail.clone());
-
+    let dump = dump(128 << 10, 8 << 10, Shape::Mixed);
+    let mut engines = engines::libkvm(&dump);
+    engines.extend(engines::ours(&dump));
+    engines.extend(peers::all(&dump));
+    engines.push(engines::floor(&dump));
     for (asked, suffix) in [(Asked::Present, "present"), (Asked::HalfAbsent, "half absent")] {
-        let (pfns, ordinals) = queries(&dump, asked, LOOKUPS);
-        let few = &pfns[..HASH_LOOKUPS];
-        assert_answers("hash", &hash, few, &ordinals);
-        assert_answers("popcount", &popcount, &pfns, &ordinals);
-        assert_answers("rank", &rank, &pfns, &ordinals);
-        let (sum, few_sum) = (checksum(&ordinals), checksum(&ordinals[..HASH_LOOKUPS]));
-
-        let mut group = c.benchmark_group(format!("dependent, {suffix}"));
-        settings(&mut group);
-        run(&mut group, "hash", few, few_sum, |p| dependent(&hash, p));
-        run(&mut group, "popcount", &pfns, sum, |p| dependent(&popcount, p));
-        run(&mut group, "rank", &pfns, sum, |p| dependent(&rank, p));
-        group.finish();
-
-        let mut group = c.benchmark_group(format!("independent, {suffix}"));
-        settings(&mut group);
-        run(&mut group, "hash", few, few_sum, |p| independent(&hash, p));
-        run(&mut group, "popcount", &pfns, sum, |p| independent(&popcount, p));
-        run(&mut group, "rank", &pfns, sum, |p| independent(&rank, p));
-        run(&mut group, "rank, batched", &pfns, sum, |p| batched(&rank, p));
-        group.finish();
+        let queries = Queries::new(&dump.bitmap, &dump.avail, asked, LOOKUPS).expect("pages");
+        let count = |name: &str| if name.ends_with("hash") { HASH_LOOKUPS } else { LOOKUPS };
+        // The answers first.
+        for e in &engines {
+            e.check(&queries, count(e.name));
+        }
+        for (kind, which) in [("dependent", 0), ("independent", 1), ("batched", 2)] {
+            let mut group = c.benchmark_group(format!("{kind}, {suffix}"));
+            settings(&mut group);
+            for e in &engines {
+                let run: Option<&Loop> = match which {
+                    0 => Some(&e.dependent),
+                    1 => Some(&e.independent),
+                    _ => e.batched.as_ref(),
+                };
+                let Some(run) = run else { continue };
+                let pfns = &queries.pfns[..count(e.name)];
+                group.throughput(Throughput::Elements(pfns.len() as u64));
+                group.bench_function(e.name, |b| b.iter(|| run(black_box(pfns))));
+            }
+            group.finish();
+        }
     }
 
     let mut group = c.benchmark_group("build");
     settings(&mut group);
     group.throughput(Throughput::Bytes(dump.bitmap.bits() / 8));
-    group.bench_function("hash", |b| {
-        b.iter(|| ChainedHash::build(&dump.bitmap, &dump.avail, PAGE_SHIFT));
-    });
-    group.bench_function("popcount", |b| {
-        b.iter(|| Popcount1024::build(&dump.bitmap, &dump.avail));
-    });
-    // Its bitmap is given away, so a copy is part of it, as in libkvm.
-    group.bench_function("rank", |b| {
-        b.iter(|| OwnedRankIndex::build(dump.bitmap.clone(), dump.avail.clone()));
-    });
+    for lookup in Lookup::ALL {
+        group.bench_function(lookup.name(), |b| {
+            b.iter_batched(
+                || (dump.bitmap.clone(), dump.avail.clone()),
+                |(bitmap, avail)| lookup.build(bitmap, avail, PAGE_SHIFT).expect("fits 32 bits"),
+                criterion::BatchSize::PerIteration,
+            );
+        });
+    }
     group.bench_function("copy of the bitmap alone", |b| b.iter(|| dump.bitmap.clone()));
     group.finish();
 }
 
 fn settings(group: &mut BenchmarkGroup<WallTime>) {
-    group.sample_size(10).warm_up_time(Duration::from_millis(500));
-    group.measurement_time(Duration::from_secs(2));
-}
-
-fn run(
-    group: &mut BenchmarkGroup<WallTime>,
-    name: &str,
-    pfns: &[Pfn],
-    sum: u64,
-    lookup: impl Fn(&[Pfn]) -> u64,
-) {
-    assert_eq!(lookup(pfns), sum, "{name}");
-    group.throughput(Throughput::Elements(pfns.len() as u64));
-    group.bench_function(name, |b| b.iter(|| lookup(black_box(pfns))));
+    group.sample_size(10).warm_up_time(Duration::from_millis(300));
+    group.measurement_time(Duration::from_secs(1));
 }
 
 criterion_group!(benches, lookups);

@@ -360,6 +360,37 @@ fn zstd_reads_it() {
     }
 }
 
+/// Another implementation of the seekable format finds any byte of a plain
+/// archive, and walks the others.
+#[test]
+fn a_seekable_reader_seeks_in_it() {
+    let mut original = memory(500, 19);
+    original.truncate(original.len() - 1000);
+    original[40 * 4096..300 * 4096].fill(0);
+    let end = original.len() as u64;
+    let plan = Plan { extents: vec![0..40 * 4096, 300 * 4096..end], ..Plan::default() };
+    for cells_per_frame in [1, 4, 16] {
+        let opts = WriteOptions { plain: true, cells_per_frame, ..WriteOptions::default() };
+        let (archive, _) = pack(&original, &plan, &opts);
+        let mut decoder = zeekstd::Decoder::new(zeekstd::BytesWrapper::new(&archive)).unwrap();
+        assert_eq!(decoder.seek_table().size_decomp(), end);
+        let mut state = 1u64;
+        for len in [0, 1, 4096, 5000, 70_000].into_iter().cycle().take(200) {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let at = (state >> 20) as usize % (original.len() - len);
+            decoder.set_offset(at as u64).unwrap();
+            decoder.set_offset_limit((at + len) as u64).unwrap();
+            let (mut buf, mut n) = (vec![0; len], 0);
+            while n < len {
+                let more = decoder.decompress(&mut buf[n..]).unwrap();
+                assert!(more > 0, "{n} of {len} bytes at {at}");
+                n += more;
+            }
+            assert!(buf == original[at..at + len], "{len} bytes at {at}");
+        }
+    }
+}
+
 #[test]
 fn many_threads_read() {
     let original = memory(2000, 23);

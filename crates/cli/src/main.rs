@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Dmesg(args) => cmd::dmesg::run(&args, quiet),
         Command::Triage(args) => cmd::triage::run(&args),
         Command::Gen(args) => cmd::generate::run(&args, quiet),
+        Command::Bench(args) => cmd::bench::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),
     };
     match result {

@@ -19,10 +19,19 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(what: &str, total_bytes: u64, quiet: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden());
-        if let Ok(style) = ProgressStyle::with_template(
-            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-        ) {
+        const BYTES: &str =
+            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+        Self::with_template(what, total_bytes, quiet, BYTES)
+    }
+
+    /// Over a number of steps instead.
+    pub fn steps(what: &str, steps: u64, quiet: bool) -> Self {
+        Self::with_template(what, steps, quiet, "{msg} {wide_bar} {pos}/{len} {eta}")
+    }
+
+    fn with_template(what: &str, total: u64, quiet: bool, template: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());
@@ -41,6 +50,13 @@ impl Progress {
         if done > self.bar.position() {
             self.bar.set_position(done);
         }
+    }
+}
+
+impl Progress {
+    /// One more step is done.
+    pub fn step(&self) {
+        self.set(self.bar.position() + 1);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Cores written here, read by programs that others wrote: readelf,
-//! eu-elflint, gdb, drgn, pyelftools. Where one isn't installed the test says
+//! Files written here, read by programs that others wrote: readelf,
+//! eu-elflint, gdb, drgn, pyelftools; plain archives, by pyzstd. Where one isn't installed the test says
 //! `skipped`; `.ci/run` installs all.
 
 mod common;
@@ -232,15 +232,55 @@ for p in places:
 print(agreed)
 ";
 
+fn python() -> String {
+    std::env::var("VMCASK_PYTHON").unwrap_or_else(|_| "python3".into())
+}
+
+/// Whether Python has a module; says `skipped` if not.
+fn python_has(module: &str) -> bool {
+    let import = Command::new(python()).args(["-c", &format!("import {module}")]).output();
+    let has = import.is_ok_and(|out| out.status.success());
+    if !has {
+        eprintln!("skipped: {module} is not installed for {}", python());
+    }
+    has
+}
+
+/// Reads here and there through pyzstd's seekable reader; prints the bytes.
+const SEEK: &str = "
+import random, sys, pyzstd
+archive, original = sys.argv[1:]
+want, read = open(original, 'rb').read(), 0
+random.seed(1)
+with pyzstd.SeekableZstdFile(archive, 'r') as f:
+    for _ in range(200):
+        at, n = random.randrange(len(want)), random.choice([1, 100, 4096, 70000])
+        f.seek(at)
+        assert f.read(n) == want[at:at + n], (at, n)
+        read += n
+    assert f.seek(0, 2) == len(want)
+print(read)
+";
+
+#[test]
+fn pyzstd_seeks_in_plain_archives() {
+    if !python_has("pyzstd") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (dump, archive) = (dir.path().join("vmcore"), dir.path().join("vmcore.zst"));
+    ok(vmcask().args(["-q", "gen", "--ram", "1GiB", "--dump", "16MiB"]).arg(&dump));
+    ok(vmcask().args(["-q", "convert", "--plain"]).args([&dump, &archive]));
+    let read = stdout(&ok(Command::new(python()).args(["-c", SEEK]).args([&archive, &dump])));
+    assert!(read.trim().parse::<u64>().unwrap() > 1 << 20, "{read}");
+}
+
 #[test]
 fn python_readers_agree() {
-    let python = std::env::var("VMCASK_PYTHON").unwrap_or_else(|_| "python3".into());
     let dir = tempfile::tempdir().unwrap();
     let (elf, json) = (dir.path().join("core"), dir.path().join("truth"));
     for (reader, module) in [("drgn", "drgn"), ("pyelftools", "elftools")] {
-        let import = Command::new(&python).args(["-c", &format!("import {module}")]).output();
-        if !import.is_ok_and(|out| out.status.success()) {
-            eprintln!("skipped: {reader} is not installed for {python}");
+        if !python_has(module) {
             continue;
         }
         for arch in WITH_KERNEL_VIEW {
@@ -252,7 +292,7 @@ fn python_readers_agree() {
             std::fs::write(&json, truth.to_string()).unwrap();
             for view in ["elf", "kernel-view"] {
                 convert(&dump, &elf, view);
-                let mut command = Command::new(&python);
+                let mut command = Command::new(python());
                 command.args(["-c", PYTHON, reader]).args([&elf, &json]).arg(view);
                 let agreed = stdout(&ok(&mut command));
                 assert!(agreed.trim().parse::<u32>().unwrap() > 100, "{agreed}");

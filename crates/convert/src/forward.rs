@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmcask_dump::{ElfCore, Minidump, ReadAt};
 
+use crate::ahead::each_window;
 use crate::error::{Error, Result};
 use crate::input::{Dump, Input};
 use crate::output::OutputFile;
@@ -19,15 +20,23 @@ const CHUNK: u64 = 1 << 20;
 /// Runs of zeros as long as this stay holes.
 const BLOCK: usize = 4096;
 
-/// Writes all of `source` to a pipe.
+/// Writes all of `source` to a pipe. What archives have is decompressed by
+/// `threads` threads, up to 96 MiB ahead.
 pub fn to_pipe(
     source: &dyn ReadAt,
+    threads: usize,
     out: &mut dyn Write,
     progress: &dyn Fn(u64),
     cancelled: &AtomicBool,
 ) -> Result<()> {
-    let write = |_, bytes: &[u8]| out.write_all(bytes).map_err(Error::Pipe);
-    each_chunk(source, progress, cancelled, write)?;
+    let mut write = |at, bytes: &[u8]| {
+        out.write_all(bytes).map_err(Error::Pipe)?;
+        progress(at + bytes.len() as u64);
+        check(cancelled)
+    };
+    if !each_window(source, threads, cancelled, &mut write)? {
+        each_chunk(source, &|_| {}, cancelled, &mut write)?;
+    }
     out.flush().map_err(Error::Pipe)
 }
 
@@ -97,12 +106,12 @@ pub fn stream_to_pipe(
     cancelled: &AtomicBool,
 ) -> Result<Vec<String>> {
     if let Pass::Copy = pass(input, to)? {
-        to_pipe(&**stream, out, progress, cancelled)?;
+        to_pipe(&**stream, 1, out, progress, cancelled)?;
         return Ok(Vec::new());
     }
     let expected = stream.len();
     let view = target::of(input, to, &target::Options::default())?;
-    to_pipe(&view, out, progress, cancelled).map_err(|e| match e {
+    to_pipe(&view, 1, out, progress, cancelled).map_err(|e| match e {
         Error::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
             Error::Unsupported(format!(
                 "{}: the dump ends too early, and headers that promise more have gone out through \

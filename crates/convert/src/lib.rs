@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod archive;
 pub mod container;
 pub mod error;

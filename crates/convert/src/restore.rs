@@ -296,6 +296,44 @@ mod tests {
         assert!(restored(&view) == expected);
     }
 
+    /// A reader that has gone.
+    struct Gone;
+    impl io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn archives_go_to_pipes_in_windows() {
+        let (original, reader) = archived();
+        let (mut piped, told) = (Vec::new(), AtomicU64::new(0));
+        let progress = |n| told.store(n, Ordering::Relaxed);
+        let go = AtomicBool::new(false);
+        crate::forward::to_pipe(&reader, 2, &mut piped, &progress, &go).unwrap();
+        assert!(piped == original);
+        assert_eq!(told.into_inner(), original.len() as u64);
+        // More than one window.
+        let mut view = crate::view::View::new();
+        let id = view.add_source(Arc::new(reader));
+        for _ in 0..60 {
+            view.push(id, 0, 2_000_001);
+            view.push_bytes(vec![7; 12_345]);
+        }
+        let expected = [&original[..2_000_001], &[7; 12_345]].concat().repeat(60);
+        piped.clear();
+        crate::forward::to_pipe(&view, 2, &mut piped, &|_| {}, &go).unwrap();
+        assert!(piped == expected);
+        let stop = AtomicBool::new(true);
+        let e = crate::forward::to_pipe(&view, 2, &mut io::sink(), &|_| {}, &stop);
+        assert!(matches!(e, Err(Error::Cancelled)));
+        let e = crate::forward::to_pipe(&view, 2, &mut Gone, &|_| {}, &go);
+        assert!(matches!(e, Err(Error::Pipe(_))), "{e:?}");
+    }
+
     #[test]
     fn interrupts_end_scattered_output() {
         let (_, reader) = archived();

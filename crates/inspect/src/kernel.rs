@@ -14,6 +14,7 @@ pub struct Kernel<'a> {
     dump: &'a dyn VirtMem,
     image: &'a KernelImage,
     machine: Machine,
+    cached: bool,
 }
 
 impl std::fmt::Debug for Kernel<'_> {
@@ -28,7 +29,14 @@ impl std::fmt::Debug for Kernel<'_> {
 impl<'a> Kernel<'a> {
     /// Fails where the two are of different machines.
     pub fn new(dump: &'a dyn VirtMem, image: &'a KernelImage) -> Result<Self> {
-        Ok(Self { dump, image, machine: Machine::of(dump, image)? })
+        Ok(Self { dump, image, machine: Machine::of(dump, image)?, cached: true })
+    }
+
+    /// The same, but every read goes to the dump, as libkvm's do: for
+    /// measuring what lookups cost.
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        Self { cached: false, ..self }
     }
 
     /// The image.
@@ -43,7 +51,11 @@ impl<'a> Kernel<'a> {
 
     /// The dump's kernel memory, with a cache of its own.
     pub fn memory(&self) -> Memory<'a> {
-        Memory::new(self.dump, self.machine)
+        if self.cached {
+            Memory::new(self.dump, self.machine)
+        } else {
+            Memory::uncached(self.dump, self.machine)
+        }
     }
 
     /// Where `symbol` lies.

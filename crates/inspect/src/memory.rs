@@ -18,13 +18,19 @@ const MOST_PAGES: usize = 4096;
 pub struct Memory<'a> {
     dump: &'a dyn VirtMem,
     machine: Machine,
-    pages: RefCell<HashMap<u64, Box<[u8; PAGE]>>>,
+    /// `None`: every read goes to the dump.
+    pages: Option<RefCell<HashMap<u64, Box<[u8; PAGE]>>>>,
 }
 
 impl<'a> Memory<'a> {
     /// Memory with an empty cache.
     pub fn new(dump: &'a dyn VirtMem, machine: Machine) -> Self {
-        Self { dump, machine, pages: RefCell::new(HashMap::new()) }
+        Self { dump, machine, pages: Some(RefCell::default()) }
+    }
+
+    /// Memory without a cache.
+    pub(crate) fn uncached(dump: &'a dyn VirtMem, machine: Machine) -> Self {
+        Self { dump, machine, pages: None }
     }
 
     /// The dump's machine.
@@ -53,8 +59,9 @@ impl<'a> Memory<'a> {
     }
 
     fn read_within_page(&self, at: VirtAddr, within: usize, buf: &mut [u8]) -> Result<()> {
+        let Some(pages) = &self.pages else { return self.dump.read_virt(at, buf) };
         let number = at.0 / PAGE as u64;
-        let mut pages = self.pages.borrow_mut();
+        let mut pages = pages.borrow_mut();
         if let Some(page) = pages.get(&number) {
             buf.copy_from_slice(&page[within..within + buf.len()]);
             return Ok(());

@@ -179,6 +179,12 @@ where
         simd::find_batch(self.words(), self.blocks(), self.supers(), &self.avail, pfns, out);
     }
 
+    /// [`RankIndex::find_batch`] as processors without AVX-512 do it: for
+    /// measuring.
+    pub fn find_batch_scalar(&self, pfns: &[Pfn], out: &mut [u64]) {
+        simd::find_batch_popcnt(self.words(), self.blocks(), self.supers(), &self.avail, pfns, out);
+    }
+
     /// Runs of dumped pages in ascending order: first page, number of pages,
     /// ordinal of the first. A run ends where its range of memory ends.
     pub fn page_runs(&self) -> impl Iterator<Item = (Pfn, u64, u64)> + '_ {

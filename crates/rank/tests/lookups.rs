@@ -56,7 +56,7 @@ fn check(bits: &[bool], pairs: &[(u64, u64)]) {
     let naive = Naive::new(bits, pairs);
     let index = OwnedRankIndex::build(map.clone(), avail.clone());
     let hash = ChainedHash::build(&map, &avail, SHIFT);
-    let popcount = Popcount1024::build(&map, &avail).unwrap();
+    let popcount = Popcount1024::build(map.clone(), avail.clone()).unwrap();
 
     assert_eq!(index.total(), naive.pages.len() as u64);
     assert_eq!(map.count_ones(), naive.pages.len() as u64);
@@ -227,7 +227,7 @@ fn claims_far_past_the_words() {
         let map = PageBitmap::from_words(vec![0b1110], bits);
         let naive = [(3, None), (4, Some(0)), (0x100, Some(1)), (0x101, Some(2)), (0x102, None)];
         let hash = ChainedHash::build(&map, &avail, SHIFT);
-        let popcount = Popcount1024::build(&map, &avail).unwrap();
+        let popcount = Popcount1024::build(map.clone(), avail.clone()).unwrap();
         let index = OwnedRankIndex::build(map, avail.clone());
         for (page, want) in naive {
             assert_eq!(hash.find(Pfn(page)), want, "hash of page {page}");

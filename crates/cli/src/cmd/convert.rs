@@ -189,7 +189,8 @@ fn to_pipe(
         forward::stream_to_pipe(input, stream, to, &mut stdout, &|_| {}, interrupt::flag())?
     } else {
         let view = target::of(input, to, options)?;
-        forward::to_pipe(&view, &mut stdout, &|_| {}, interrupt::flag())?;
+        let threads = args.output_args.threads();
+        forward::to_pipe(&view, threads, &mut stdout, &|_| {}, interrupt::flag())?;
         told(&view, quiet)
     };
     for loss in &losses {

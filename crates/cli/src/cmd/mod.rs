@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub mod bench;
 pub mod bt;
 pub mod convert;
 pub mod demo;

@@ -23,7 +23,7 @@ use crate::virt::VirtMem;
 use crate::vm::{self, Mapping};
 pub use header::{Arch, Header, KernelMap};
 use pages::Pages;
-pub use pages::{MapShape, PageMap};
+pub use pages::{BuildLookup, MapShape, PageMap};
 
 /// Where the parts of a minidump lie in the file, in bytes. Each starts at a
 /// multiple of the page size; the ranges here are rounded up to it as the

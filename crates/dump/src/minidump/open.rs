@@ -7,7 +7,7 @@ use vmcask_rank::{AvailRanges, OwnedRankIndex, PageBitmap};
 use zerocopy::IntoBytes;
 
 use super::header::{Header, MAX_HEADER_LEN};
-use super::pages::{PageMap, Pages};
+use super::pages::{BuildLookup, MapShape, PageMap, Pages, Table};
 use super::{Minidump, Parts, avail};
 use crate::error::{Error, Result, Warning};
 use crate::source::ReadAt;
@@ -25,17 +25,23 @@ impl Minidump {
     /// past its end are absent, with a [`Warning`] that counts them. Memory:
     /// the bitmap (one bit a page of physical memory) and 6.4 % for counts.
     pub fn open(src: Arc<dyn ReadAt>) -> Result<Self> {
-        Self::open_with(src, None)
+        Self::open_with(src, How::Count)
+    }
+
+    /// [`Minidump::open`], but with the table that `build` makes of the
+    /// bitmap in the place of the rank index: for comparing lookups.
+    pub fn open_with_lookup(src: Arc<dyn ReadAt>, build: BuildLookup<'_>) -> Result<Self> {
+        Self::open_with(src, How::Build(build))
     }
 
     /// [`Minidump::open`], but where `map` fits the dump's headers, it is
     /// asked where pages lie, and the bitmap is neither read nor counted:
     /// that takes the same time whatever the machine's memory.
     pub fn open_mapped(src: Arc<dyn ReadAt>, map: Arc<dyn PageMap>) -> Result<Self> {
-        Self::open_with(src, Some(map))
+        Self::open_with(src, How::Ask(map))
     }
 
-    fn open_with(src: Arc<dyn ReadAt>, map: Option<Arc<dyn PageMap>>) -> Result<Self> {
+    fn open_with(src: Arc<dyn ReadAt>, how: How<'_>) -> Result<Self> {
         let mut prefix = [0; MAX_HEADER_LEN];
         let n = read_some(&*src, 0, &mut prefix)?;
         let header = Header::parse(&prefix[..n])?;
@@ -84,14 +90,29 @@ impl Minidump {
                 && s.pages == ranges.total_pages()
                 && s.dumped <= s.pages
         };
-        let (pages, promised, spare) = if let Some(map) = map.filter(fits) {
-            let spare = spare_bits(&*src, &header, ranges.total_pages())?;
-            let dumped = map.shape().dumped;
-            (Pages::mapped(map, ranges), dumped, spare)
-        } else {
-            let (index, spare) = read_index(&*src, &header, ranges)?;
-            let dumped = index.total();
-            (Pages::Counted(index), dumped, spare)
+        let (pages, promised, spare) = match how {
+            How::Ask(map) if fits(&map) => {
+                let spare = spare_bits(&*src, &header, ranges.total_pages())?;
+                let dumped = map.shape().dumped;
+                (Pages::mapped(map, ranges), dumped, spare)
+            }
+            How::Build(build) => {
+                let bitmap = read_bitmap(&*src, &header, ranges.total_pages())?;
+                let (dumped, spare) = (bitmap.count_ones(), bitmap.spare_bits());
+                let shape = MapShape {
+                    first_page: parts.pages.start,
+                    page_shift: shift,
+                    pages: ranges.total_pages(),
+                    dumped,
+                };
+                let lookup = build(bitmap, ranges.clone())?;
+                (Pages::mapped(Arc::new(Table { lookup, shape }), ranges), dumped, spare)
+            }
+            How::Ask(_) | How::Count => {
+                let (index, spare) = read_index(&*src, &header, ranges)?;
+                let dumped = index.total();
+                (Pages::Counted(index), dumped, spare)
+            }
         };
         if spare > 0 {
             warnings.push(Warning::SpareBits { count: spare });
@@ -116,6 +137,16 @@ impl Minidump {
             warnings,
         })
     }
+}
+
+/// Who is to answer where pages lie.
+enum How<'a> {
+    /// The bitmap, counted.
+    Count,
+    /// This map, if it fits.
+    Ask(Arc<dyn PageMap>),
+    /// What this makes of the bitmap.
+    Build(BuildLookup<'a>),
 }
 
 impl Parts {
@@ -147,6 +178,12 @@ pub(super) fn read_index(
     header: &Header,
     ranges: AvailRanges,
 ) -> Result<(OwnedRankIndex, u64)> {
+    let bitmap = read_bitmap(src, header, ranges.total_pages())?;
+    let spare = bitmap.spare_bits();
+    Ok((OwnedRankIndex::build(bitmap, ranges), spare))
+}
+
+fn read_bitmap(src: &dyn ReadAt, header: &Header, pages: u64) -> Result<PageBitmap> {
     let off = Parts::of(header).bitmap.start;
     let mut words = vec![0u64; (header.bitmapsize as usize).div_ceil(8)];
     // Read where they stay: a bitmap may take a large part of the memory.
@@ -155,9 +192,7 @@ pub(super) fn read_index(
     for word in &mut words {
         *word = if header.arch.is_big_endian() { word.to_be() } else { word.to_le() };
     }
-    let bitmap = PageBitmap::from_words(words, ranges.total_pages());
-    let spare = bitmap.spare_bits();
-    Ok((OwnedRankIndex::build(bitmap, ranges), spare))
+    Ok(PageBitmap::from_words(words, pages))
 }
 
 /// How many bits are set behind the last page, from the bitmap's end alone.

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use vmcask_rank::{AvailRanges, OwnedRankIndex, PageLookup};
+use vmcask_rank::{AvailRanges, OwnedRankIndex, PageBitmap, PageLookup};
 
 use crate::Result;
 use crate::addr::Pfn;
@@ -32,6 +32,26 @@ pub struct MapShape {
     pub pages: u64,
     /// Those that are dumped.
     pub dumped: u64,
+}
+
+/// Makes a table of a dump's bitmap; see
+/// [`Minidump::open_with_lookup`](super::Minidump::open_with_lookup).
+pub type BuildLookup<'a> = &'a dyn Fn(PageBitmap, AvailRanges) -> Result<Box<dyn PageLookup>>;
+
+/// A table that somebody else has made.
+pub(super) struct Table {
+    pub(super) lookup: Box<dyn PageLookup>,
+    pub(super) shape: MapShape,
+}
+
+impl PageMap for Table {
+    fn shape(&self) -> MapShape {
+        self.shape
+    }
+
+    fn ordinal(&self, pfn: Pfn) -> io::Result<Option<u64>> {
+        Ok(self.lookup.find(pfn))
+    }
 }
 
 pub(super) enum Pages {

@@ -19,8 +19,9 @@ pub struct Popcount1024 {
 }
 
 impl Popcount1024 {
-    /// Fails where the pages don't fit into libkvm's 32-bit counts.
-    pub fn build(bitmap: &PageBitmap, avail: &AvailRanges) -> Result<Self, Error> {
+    /// Takes the bitmap as libkvm keeps what it has read. Fails where the
+    /// pages don't fit into its 32-bit counts.
+    pub fn build(bitmap: PageBitmap, avail: AvailRanges) -> Result<Self, Error> {
         let words = bitmap.words();
         let mut popcounts = Vec::with_capacity(words.len() / 16 + 2);
         let mut total = 0u64;
@@ -33,9 +34,10 @@ impl Popcount1024 {
         if total > u64::from(u32::MAX) {
             return Err(Error::TooManyPages { found: total });
         }
-        let mut bitmap = words.to_vec();
-        bitmap.resize(words.len().next_multiple_of(16), 0);
-        Ok(Self { bitmap, popcounts, avail: avail.clone() })
+        let whole = words.len().next_multiple_of(16);
+        let mut bitmap = bitmap.into_words();
+        bitmap.resize(whole, 0);
+        Ok(Self { bitmap, popcounts, avail })
     }
 }
 

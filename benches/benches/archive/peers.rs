@@ -1,0 +1,232 @@
+//! The archive beside zstd, zeekstd and libkdumpfile.
+
+use std::time::Instant;
+
+use vmcask_archive::WriteOptions;
+use vmcask_benches::program::vmcask;
+use vmcask_benches::quick::Extent;
+use vmcask_benches::record::{Cell, Table};
+use vmcask_convert::{Dump, input};
+
+use crate::pages::{self, Times};
+use crate::run::{Runs, have, in_turn};
+use crate::{Memory, reader};
+
+/// Programs that packing is compared with; the first is ours. `$1` is vmcask,
+/// `$2` the memory, `$3` the folder.
+const PACKERS: [(&str, &str, &str); 3] = [
+    (
+        "vmcask convert --to archive",
+        "m.cask",
+        r#""$1" -q convert -f --to archive "$2" "$3"/m.cask"#,
+    ),
+    ("zstd -3 -T2", "m.3.zst", r#"zstd -qf -3 -T2 "$2" -o "$3"/m.3.zst; sync "$3"/m.3.zst"#),
+    ("zstd -9 -T2", "m.9.zst", r#"zstd -qf -9 -T2 "$2" -o "$3"/m.9.zst; sync "$3"/m.9.zst"#),
+];
+
+const NOT_INSTALLED: &str = "not installed";
+
+impl Memory {
+    fn run(&self, scripts: &[&str], passes: usize) -> Vec<Runs> {
+        in_turn(scripts, &[&vmcask(), &self.path, self.dir.path()], passes)
+    }
+
+    fn len_of(&self, name: &str) -> u64 {
+        std::fs::metadata(self.dir.path().join(name)).expect("an output").len()
+    }
+
+    fn passes(&self, extent: Extent) -> usize {
+        let large = self.src.len() > 1 << 30;
+        extent.either(1, if large { 3 } else { 7 })
+    }
+
+    /// A row of a table of packers.
+    fn row(&self, table: &mut Table, name: &str, file: &str, runs: &Runs, beside: &Runs) {
+        let bytes = self.len_of(file);
+        table.row([
+            name.into(),
+            (bytes as f64).into(),
+            self.ratio(bytes).into(),
+            runs.wall().into(),
+            runs.cpu().into(),
+            runs.peak_mib().into(),
+            runs.beside(beside).into(),
+        ]);
+    }
+}
+
+fn absent(table: &mut Table, name: &str) {
+    let nothing = std::iter::repeat_n(Cell::Nothing, table.columns.len() - 2);
+    table.row([name.into(), NOT_INSTALLED.into()].into_iter().chain(nothing));
+}
+
+/// Size, time, memory.
+pub fn packing(memory: &Memory, extent: Extent) -> Table {
+    let mut table = Table::new(
+        "A dump packed",
+        &[
+            ("program", ""),
+            ("size", "bytes"),
+            ("ratio", ""),
+            ("wall", "s"),
+            ("CPU", "s"),
+            ("peak memory", "MiB"),
+            ("wall / zstd -3", ""),
+        ],
+    );
+    let scripts = PACKERS.map(|(_, _, script)| script);
+    if !have("zstd") {
+        let runs = memory.run(&scripts[..1], memory.passes(extent));
+        memory.row(&mut table, PACKERS[0].0, PACKERS[0].1, &runs[0], &runs[0]);
+        PACKERS[1..].iter().for_each(|p| absent(&mut table, p.0));
+        return table;
+    }
+    let runs = memory.run(&scripts[..2], memory.passes(extent));
+    for ((name, file, _), runs_of) in PACKERS.iter().zip(&runs) {
+        memory.row(&mut table, name, file, runs_of, &runs[1]);
+    }
+    // zstd -9 once: it takes five times as long, and its size is what matters.
+    let (name, file, script) = PACKERS[2];
+    let slow = memory.run(&[script], 1).remove(0);
+    memory.row(&mut table, name, file, &slow, &runs[1]);
+    for (name, _, script) in PACKERS {
+        table.note(format!("{name}: `{script}`"));
+    }
+    table
+}
+
+/// Back to a file.
+pub fn unpacking(memory: &Memory, extent: Extent) -> Table {
+    let mut table = Table::new(
+        "A dump unpacked",
+        &[
+            ("program", ""),
+            ("wall", "s"),
+            ("CPU", "s"),
+            ("peak memory", "MiB"),
+            ("zstd / this", ""),
+        ],
+    );
+    let opened = input::open(&memory.path).expect("a dump");
+    let to = if matches!(opened.dump, Dump::Elf(_)) { "elf" } else { "minidump" };
+    let to_file = format!(r#""$1" -q convert -f --to {to} "$3"/m.cask "$3"/back"#);
+    let to_pipe =
+        format!(r#""$1" -q convert --to {to} "$3"/m.cask - > "$3"/pback; sync "$3"/pback"#);
+    let theirs = r#"zstd -dcq "$3"/m.3.zst > "$3"/zback; sync "$3"/zback"#;
+    let programs = [
+        ("vmcask convert", &*to_file),
+        ("vmcask convert - > file", &*to_pipe),
+        ("zstd -d -c > file", theirs),
+    ];
+    let installed = &programs[..if have("zstd") { 3 } else { 2 }];
+    let scripts: Vec<_> = installed.iter().map(|p| p.1).collect();
+    let runs = memory.run(&scripts, memory.passes(extent));
+    memory.run(&[r#"cmp "$2" "$3"/back; cmp "$2" "$3"/pback"#], 1);
+    for (n, (name, script)) in installed.iter().enumerate() {
+        let [wall, cpu] = [runs[n].wall(), runs[n].cpu()].map(Cell::from);
+        let ratio = runs.get(2).map(|zstd| zstd.beside(&runs[n]));
+        table.row([(*name).into(), wall, cpu, runs[n].peak_mib().into(), ratio.into()]);
+        table.note(format!("{name}: `{script}`"));
+    }
+    if runs.len() < programs.len() {
+        absent(&mut table, programs[2].0);
+    }
+    table
+}
+
+/// `--plain`, beside what has frames of the same size.
+pub fn plain(memory: &Memory, extent: Extent) -> Table {
+    let mut table = Table::new(
+        "A dump packed with --plain",
+        &[
+            ("program", ""),
+            ("size", "bytes"),
+            ("ratio", ""),
+            ("wall", "s"),
+            ("CPU", "s"),
+            ("peak memory", "MiB"),
+            ("wall / zstd -3", ""),
+        ],
+    );
+    let ours = r#""$1" -q convert -f --plain --to archive "$2" "$3"/m.plain.zst"#;
+    let scripts = [ours, PACKERS[1].2];
+    let n = if have("zstd") { 2 } else { 1 };
+    let runs = memory.run(&scripts[..n], memory.passes(extent).min(3));
+    memory.row(&mut table, "vmcask convert --plain", "m.plain.zst", &runs[0], &runs[n - 1]);
+    match runs.get(1) {
+        Some(zstd) => memory.row(&mut table, PACKERS[1].0, PACKERS[1].1, zstd, zstd),
+        None => absent(&mut table, PACKERS[1].0),
+    }
+    let frame = WriteOptions::default().cells_per_frame * 4096;
+    let start = Instant::now();
+    let bytes = zeekstd(memory, frame).len() as u64;
+    let seconds = start.elapsed().as_secs_f64();
+    table.row([
+        format!("zeekstd, {} KiB a frame, 1 thread", frame >> 10).into(),
+        (bytes as f64).into(),
+        memory.ratio(bytes).into(),
+        seconds.into(),
+        seconds.into(),
+        Cell::Nothing,
+        Cell::Nothing,
+    ]);
+    table.note(format!("vmcask: `{ours}`, {} KiB a frame.", frame >> 10));
+    table.note("zstd's own frames are whole jobs of 8 MiB and more; zeekstd's are ours in size.");
+    table
+}
+
+/// The memory in zstd's seekable format, level 3.
+fn zeekstd(memory: &Memory, frame: u32) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = zeekstd::EncodeOptions::new()
+        .frame_size_policy(zeekstd::FrameSizePolicy::Uncompressed(frame))
+        .checksum_flag(true)
+        .compression_level(3)
+        .into_encoder(&mut file)
+        .expect("an encoder");
+    let mut buf = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < memory.src.len() {
+        let n = memory.src.read_at(at, &mut buf).expect("the memory");
+        let mut done = 0;
+        while done < n {
+            done += encoder.compress(&buf[done..n]).expect("room");
+        }
+        at += n as u64;
+    }
+    encoder.finish().expect("room");
+    file
+}
+
+/// One page of 4 KiB anywhere.
+pub fn random_pages(memory: &Memory) -> Table {
+    let mut table = Table::new(
+        "A random page that is not zero, read alone",
+        &[("reader", ""), ("median", "us"), ("90th percentile", "us"), ("median / vmcask's", "")],
+    );
+    let archive = reader(memory.pack(&Memory::options(2)).0);
+    let places = pages::places(&archive, &*memory.src);
+    let ours = pages::archive(&archive, &*memory.src, &places);
+    let mut row = |name: String, times: Times| {
+        let ratio = times.median / ours.median;
+        table.row([name.into(), times.median.into(), times.p90.into(), ratio.into()]);
+    };
+    row("vmcask archive".into(), ours);
+    for frame in [WriteOptions::default().cells_per_frame * 4096, 64 << 10] {
+        let file = zeekstd(memory, frame);
+        let times = pages::zeekstd(&file, &*memory.src, &places);
+        row(format!("zeekstd, {} KiB a frame", frame >> 10), times);
+    }
+    match pages::kdumpfile() {
+        Ok(times) => row("libkdumpfile, kdump-zlib".into(), times),
+        Err(why) => {
+            let nothing = [Cell::Nothing, Cell::Nothing];
+            table.row(["libkdumpfile, kdump-zlib".into(), why.into()].into_iter().chain(nothing));
+        }
+    }
+    table.note(format!(
+        "{} pages, each as likely as any other; files cached, decoded frames not (vmcask keeps 8 MiB).",
+        pages::PROBES
+    ));
+    table
+}

@@ -1,0 +1,294 @@
+//! What the rank index has to reach, beside its peers, in one run: records
+//! `targets` and `lookup`.
+//!
+//! ```text
+//! cargo bench -p vmcask-benches --features peers --bench targets [-- quick]
+//! ```
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use vmcask_benches::engines::{self, Engine, Loop, nanoseconds, peers};
+use vmcask_benches::quick::Extent;
+use vmcask_benches::record::{Axis, Cell, Chart, Record, Spread, Table};
+use vmcask_benches::{Dump, Shape, dump};
+use vmcask_measure::lookup::{Asked, Queries};
+use vmcask_rank::{OwnedRankIndex, PageLookup as _};
+
+/// At most this many times the fastest peer's dependent lookup, and libkvm's.
+const DEPENDENT_PEER: f64 = 1.0;
+const DEPENDENT_LIBKVM: f64 = 0.65;
+/// Batches, times Rank9's independent lookup.
+const BATCHED_AVX512: f64 = 0.35;
+const BATCHED: f64 = 0.5;
+/// Percent of the bitmap.
+const INDEX: f64 = 6.5;
+/// Times copying the bitmap.
+const COUNTING: f64 = 1.0;
+
+/// All engines' times on one bitmap and one kind of queries, a value a pass.
+struct Measured {
+    names: Vec<&'static str>,
+    dependent: Vec<Vec<f64>>,
+    independent: Vec<Vec<f64>>,
+    batched: Vec<Vec<f64>>,
+}
+
+impl Measured {
+    fn of(engines: &[Engine], queries: &Queries, passes: usize) -> Self {
+        for engine in engines {
+            engine.check(queries, queries.pfns.len());
+        }
+        let empty = vec![Vec::new(); engines.len()];
+        let mut all = Self {
+            names: engines.iter().map(|e| e.name).collect(),
+            dependent: empty.clone(),
+            independent: empty.clone(),
+            batched: empty,
+        };
+        for _ in 0..passes {
+            for (i, engine) in engines.iter().enumerate() {
+                let time = |run: &Loop| nanoseconds(run, &queries.pfns);
+                all.dependent[i].push(time(&engine.dependent));
+                all.independent[i].push(time(&engine.independent));
+                if let Some(batched) = &engine.batched {
+                    all.batched[i].push(time(batched));
+                }
+            }
+        }
+        all
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.names.iter().position(|n| *n == name).expect("an engine of that name")
+    }
+
+    /// The peer with the least median.
+    fn fastest_peer(&self) -> usize {
+        let ours = ["RankIndex", "RankIndex, no AVX-512"];
+        let peers = (0..self.names.len())
+            .filter(|&i| !ours.contains(&self.names[i]))
+            .filter(|&i| !self.names[i].starts_with("libkvm") && !self.names[i].starts_with('('));
+        let median = |i: &usize| Spread::of(self.dependent[*i].clone()).median;
+        peers.min_by(|a, b| median(a).total_cmp(&median(b))).expect("peers")
+    }
+}
+
+/// Of passes in turn: the ratio of each.
+fn ratio(a: &[f64], b: &[f64]) -> Spread {
+    Spread::of(a.iter().zip(b).map(|(a, b)| a / b).collect())
+}
+
+struct Targets(Table);
+
+impl Targets {
+    fn new() -> Self {
+        let columns = [
+            ("machine, bitmap, queries", ""),
+            ("target", ""),
+            ("RankIndex", "ns"),
+            ("beside", ""),
+            ("its time", "ns"),
+            ("ratio", ""),
+            ("at most", ""),
+            ("reached", ""),
+        ];
+        Self(Table::new("Targets", &columns))
+    }
+
+    fn row(
+        &mut self,
+        place: &str,
+        target: &str,
+        ours: &[f64],
+        beside: &str,
+        theirs: &[f64],
+        limit: f64,
+    ) {
+        let ratio = ratio(ours, theirs);
+        self.0.row([
+            place.into(),
+            target.into(),
+            Spread::of(ours.to_vec()).into(),
+            beside.into(),
+            Spread::of(theirs.to_vec()).into(),
+            ratio.into(),
+            limit.into(),
+            if ratio.median <= limit { "yes" } else { "NO" }.into(),
+        ]);
+    }
+
+    fn add(&mut self, place: &str, m: &Measured) {
+        let (rank, scalar) = (m.index("RankIndex"), m.index("RankIndex, no AVX-512"));
+        let (peer, libkvm) = (m.fastest_peer(), m.index("libkvm's popcount"));
+        let rank9 = m.index("sux Rank9");
+        let floor = m.index("(the bitmap's word alone)");
+        let ours = &m.dependent[rank];
+        let floor = Spread::of(m.dependent[floor].clone()).median;
+        let reached_floor = format!("dependent, beside the fastest peer (floor {floor:.1} ns)");
+        let name = |i: usize| m.names[i];
+        self.row(place, &reached_floor, ours, name(peer), &m.dependent[peer], DEPENDENT_PEER);
+        self.row(
+            place,
+            "dependent, beside libkvm",
+            ours,
+            name(libkvm),
+            &m.dependent[libkvm],
+            DEPENDENT_LIBKVM,
+        );
+        let rank9 = &m.independent[rank9];
+        let beside = "sux Rank9, independent";
+        if engines::has_avx512() {
+            self.row(place, "batched, AVX-512", &m.batched[rank], beside, rank9, BATCHED_AVX512);
+        }
+        self.row(place, "batched, no AVX-512", &m.batched[scalar], beside, rank9, BATCHED);
+    }
+}
+
+/// The index's size, and counting beside copying, in turn.
+fn index_and_counting(place: &str, d: &Dump, passes: usize, table: &mut Table) {
+    let bytes = d.bitmap.words().len() * 8;
+    let index = OwnedRankIndex::build(d.bitmap.clone(), d.avail.clone());
+    let percent = (index.memory() - bytes) as f64 / bytes as f64 * 100.0;
+    let (mut count, mut copy) = (Vec::new(), Vec::new());
+    for _ in 0..passes * 3 {
+        let (bitmap, avail) = (d.bitmap.clone(), d.avail.clone());
+        let start = Instant::now();
+        let index = black_box(OwnedRankIndex::build(bitmap, avail));
+        count.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(index);
+        let start = Instant::now();
+        let bitmap = black_box(d.bitmap.clone());
+        copy.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(bitmap);
+    }
+    let ratio = ratio(&count, &copy);
+    table.row([
+        place.into(),
+        (bytes as f64 / 1048576.0).into(),
+        percent.into(),
+        if percent <= INDEX { "yes" } else { "NO" }.into(),
+        Spread::of(count).into(),
+        Spread::of(copy).into(),
+        ratio.into(),
+        if ratio.median <= COUNTING { "yes" } else { "NO" }.into(),
+    ]);
+}
+
+fn lookups_table(title: &str, engines: &[Engine], d: &Dump, m: &Measured) -> Table {
+    let bitmap = (d.bitmap.words().len() * 8) as f64;
+    let mut table = Table::new(
+        title,
+        &[
+            ("table", ""),
+            ("beside the bitmap", "%"),
+            ("dependent", "ns"),
+            ("independent", "ns"),
+            ("batched", "ns"),
+        ],
+    );
+    for (i, engine) in engines.iter().enumerate() {
+        let spread = |v: &[f64]| -> Cell {
+            if v.is_empty() { Cell::Nothing } else { Spread::of(v.to_vec()).into() }
+        };
+        let beside = engine.bytes.map(|b| (b as f64 / bitmap - 1.0) * 100.0);
+        table.row([
+            engine.name.into(),
+            beside.into(),
+            spread(&m.dependent[i]),
+            spread(&m.independent[i]),
+            spread(&m.batched[i]),
+        ]);
+    }
+    table
+}
+
+fn chart(title: &str, m: &Measured) -> Chart {
+    let mut chart = Chart::dots(title, Axis::log("a lookup", "ns"), &m.names);
+    let of = |all: &[Vec<f64>]| -> Vec<Option<Spread>> {
+        all.iter().map(|v| (!v.is_empty()).then(|| Spread::of(v.clone()))).collect()
+    };
+    chart.dots_of("dependent", of(&m.dependent));
+    chart.dots_of("independent", of(&m.independent));
+    chart.dots_of("batched", of(&m.batched));
+    chart
+}
+
+fn main() {
+    let Some(extent) = Extent::asked() else { return };
+    let passes = extent.either(3, 7);
+    let n = extent.either(1 << 18, 1 << 20);
+    let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
+    let mixed = [Shape::Mixed];
+    let both = [Shape::Runs, Shape::Scattered];
+    let shapes: &[Shape] = if extent.quick { &mixed } else { &both };
+
+    let mut targets = Targets::new();
+    let mut sizes = Table::new(
+        "Index and counting",
+        &[
+            ("machine, bitmap", ""),
+            ("bitmap", "MiB"),
+            ("index", "% of the bitmap"),
+            ("at most 6.5", ""),
+            ("counting", "ms"),
+            ("copying the bitmap", "ms"),
+            ("ratio", ""),
+            ("at most 1", ""),
+        ],
+    );
+    let command = extent.command("targets");
+    let mut lookup = Record::new(
+        "lookup",
+        "Lookups beside the fastest public rank structures",
+        &command,
+    )
+    .about(
+        "Each table answers the same question on the same bitmap: ordinal of a physical page, \
+             or that it is absent; dump_avail is looked through the same way for all. Default \
+             build, without target-cpu flags; RankIndex chooses POPCNT and AVX-512 at run time.",
+    )
+    .about(format!(
+        "Dependent: each lookup waits for the one before. Independent: the processor may \
+             overlap them. Batched: slices of 512 pages. {n} random pages a pass, medians of \
+             {passes} passes in turn. Checksums are compared before anything is timed. Bytes \
+             beside the bitmap of sux's structures are those of its documentation.",
+    ));
+    for &(ram, dumped) in machines {
+        for &shape in shapes {
+            let d = dump(ram * 1024, dumped * 1024, shape);
+            let place = format!("{dumped} GiB of {ram} GiB, {}", shape.name());
+            let mut engines = vec![engines::popcount(&d)];
+            engines.extend(engines::ours(&d));
+            engines.extend(peers::all(&d));
+            engines.push(engines::floor(&d));
+            for (asked, what) in [(Asked::Present, "present"), (Asked::HalfAbsent, "half absent")] {
+                let queries = Queries::new(&d.bitmap, &d.avail, asked, n).expect("pages");
+                let m = Measured::of(&engines, &queries, passes);
+                let title = format!("{place}, {what}");
+                targets.add(&title, &m);
+                lookup = lookup.table(lookups_table(&title, &engines, &d, &m));
+                if asked == Asked::Present {
+                    lookup = lookup.chart(chart(&title, &m));
+                }
+            }
+            index_and_counting(&place, &d, passes, &mut sizes);
+        }
+    }
+    lookup.save().expect("room for the record");
+    targets.0.note("Ratios are of the two values of each pass; the median decides.");
+    targets.0.note(
+        "The floor is a dependent load of the page's own word of the bitmap, after dump_avail, with \
+         no count at all: no table with this bitmap can be faster.",
+    );
+    sizes.note(
+        "Counting takes the bitmap as it is; copying makes a new one of the same size. Of each, \
+         three times as many passes.",
+    );
+    Record::new("targets", "The rank index beside its targets", &command)
+        .about("What was promised before it was measured. A NO stays in this table.")
+        .table(targets.0)
+        .table(sizes)
+        .save()
+        .expect("room for the record");
+}

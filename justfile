@@ -43,6 +43,18 @@ demo:
 golden:
     VMCASK_WRITE_GOLDEN=1 cargo test -p vmcask --test synth golden
 
-# Fuzz the parsers
-fuzz:
-    @echo "no fuzz targets yet"
+# Fuzz one of the parsers (no name: lists them); needs cargo-fuzz
+fuzz target="" seconds="600":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [[ -z "{{target}}" ]]; then exec cargo run -q -p vmcask-fuzz-targets; fi
+    cargo run -q -p vmcask-fuzz-targets -- {{target}} tools/fuzz/corpus/{{target}}
+    # cargo-fuzz wants a nightly compiler's flags; a stable one takes them too.
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tools/fuzz {{target}} -- \
+        -max_total_time={{seconds}} -rss_limit_mb=2048 -max_len=4200
+
+# Licences, duplicates, sources and use of dependencies; needs cargo-deny and
+# cargo-machete. Advisories too, where their database can be reached.
+deps:
+    cargo deny check licenses bans sources
+    cargo machete --skip-target-dir

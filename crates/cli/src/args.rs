@@ -1,9 +1,11 @@
 //! The command line. Flags mean the same in every subcommand.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use vmcask_convert::OutputFile;
 
 use crate::size;
 
@@ -196,9 +198,23 @@ pub struct OutputArgs {
     /// Threads to use (default: one a core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+
+    /// Permissions of the output, as for chmod: a dump holds all that the machine did
+    #[arg(long, value_name = "OCTAL", value_parser = mode, default_value = "600")]
+    pub mode: u32,
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777);
+    mode.ok_or_else(|| "expected octal permissions, 0 to 777".into())
 }
 
 impl OutputArgs {
+    /// Prepares the output at `path`.
+    pub fn create(&self, path: &Path) -> Result<OutputFile, vmcask_convert::Error> {
+        OutputFile::with_mode(path, self.force, self.mode)
+    }
+
     pub fn threads(&self) -> usize {
         threads(self.threads)
     }

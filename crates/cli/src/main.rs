@@ -8,6 +8,7 @@ mod args;
 mod cmd;
 mod hexdump;
 mod interrupt;
+mod json;
 mod progress;
 mod size;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vmcask_archive::ArchiveReader;
 use vmcask_dump::detect::{self, Format};
 use vmcask_dump::device::{self, Device, DeviceHeader};
-use vmcask_dump::source::{FileSource, MapSource};
+use vmcask_dump::source::FileSource;
 use vmcask_dump::{ElfCore, KernelImage, Minidump, PhysMem, ReadAt, VirtMem, Warning};
 
 use crate::container::{self, Container};
@@ -115,9 +115,8 @@ impl Dump {
 /// Opens a dump, an archive of one, or a dump device, for reading anywhere in
 /// it. Compressed dumps and pipes can't be: the error says what to do.
 ///
-/// Plain dumps are read with `pread`, so that a file cut off meanwhile is an
-/// error and not a SIGBUS. Archives are mapped: they are written once and
-/// renamed into place, and their index is used straight from the map.
+/// Files are read with `pread`, so that one cut off meanwhile is an error, and
+/// not the death by SIGBUS that a map would bring.
 pub fn open(path: &Path) -> Result<Input> {
     let input = open_streams_too(path)?;
     match input.stream {
@@ -132,10 +131,10 @@ pub fn open(path: &Path) -> Result<Input> {
 /// header and, after that, once from front to back.
 pub fn open_streams_too(path: &Path) -> Result<Input> {
     let unopened = |source| Error::Open { path: path.to_owned(), source };
-    let (file, is_stdin) = if path == Path::new("-") {
-        (File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unopened)?), true)
+    let file = if path == Path::new("-") {
+        File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unopened)?)
     } else {
-        (File::open(path).map_err(unopened)?, false)
+        File::open(path).map_err(unopened)?
     };
     let meta = file.metadata().map_err(unopened)?;
     if meta.is_dir() {
@@ -145,54 +144,46 @@ pub fn open_streams_too(path: &Path) -> Result<Input> {
         let reader = container::open(path).map_err(unopened)?;
         return stream(path, reader, None, 0);
     };
-    let file_len = file.len();
-    let mut prefix = [0; container::PREFIX_LEN];
-    let n = file.read_at(0, &mut prefix).map_err(unopened)?;
-    let prefix = &prefix[..n];
-    let path = path.to_owned();
-    if vmcask_archive::is_archive(prefix) {
-        let file: Arc<dyn ReadAt> = if is_stdin {
-            Arc::new(file)
-        } else {
-            Arc::new(
-                MapSource::open(&path)
-                    .map_err(|source| Error::Open { path: path.clone(), source })?,
-            )
-        };
-        let archive = ArchiveReader::open(file)
-            .map_err(|source| Error::Archive { path: path.clone(), source })?;
-        let archive = Arc::new(archive);
-        let source: Arc<dyn ReadAt> = archive.clone();
-        return Input::plain(path, file_len, source, Some(archive), None);
-    }
-    if Container::detect(prefix) != Container::None {
-        let reader = Box::new(device::Cursor::new(Arc::new(file)));
-        return stream(&path, reader, None, file_len);
-    }
-    let source: Arc<dyn ReadAt> = Arc::new(file);
-    if matches!(detect::detect(prefix), Format::Minidump | Format::Elf) {
-        return Input::plain(path, file_len, source, None, None);
-    }
-    let device =
-        Device::find(&source).map_err(|source| Error::Dump { path: path.clone(), source })?;
-    let Some(device) = device else {
-        return Input::plain(path, file_len, source, None, None);
-    };
-    let dump = device.dump().map_err(|source| Error::Dump { path: path.clone(), source })?;
-    let mut prefix = [0; container::PREFIX_LEN];
-    let n = dump
-        .read_at(0, &mut prefix)
-        .map_err(|source| Error::Open { path: path.clone(), source })?;
-    if Container::detect(&prefix[..n]) != Container::None {
-        return stream(&path, Box::new(device::Cursor::new(dump)), Some(&device), file_len);
-    }
-    Input::plain(path, file_len, dump, None, Some(&device))
+    Input::of_source(path, Arc::new(file))
 }
 
 impl Input {
-    /// A dump whose bytes are not in a file; `path` is for messages.
-    pub fn of_source(path: &Path, source: Arc<dyn ReadAt>) -> Result<Self> {
-        Self::plain(path.to_owned(), source.len(), source, None, None)
+    /// Opens what `file` holds: a dump, an archive, a dump device, or any of
+    /// them compressed. `path` is for messages.
+    pub fn of_source(path: &Path, file: Arc<dyn ReadAt>) -> Result<Self> {
+        let unopened = |source| Error::Open { path: path.to_owned(), source };
+        let wrong = |source| Error::Dump { path: path.to_owned(), source };
+        let file_len = file.len();
+        let begins = |source: &dyn ReadAt| {
+            let mut prefix = vec![0; container::PREFIX_LEN];
+            let n = source.read_at(0, &mut prefix).map_err(unopened)?;
+            prefix.truncate(n);
+            Ok(prefix)
+        };
+        let prefix = begins(&*file)?;
+        let plain = |source, archive, device| {
+            Self::plain(path.to_owned(), file_len, source, archive, device)
+        };
+        if vmcask_archive::is_archive(&prefix) {
+            let archive = ArchiveReader::open(file)
+                .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
+            let archive = Arc::new(archive);
+            return plain(archive.clone(), Some(archive), None);
+        }
+        if Container::detect(&prefix) != Container::None {
+            return stream(path, Box::new(device::Cursor::new(file)), None, file_len);
+        }
+        if matches!(detect::detect(&prefix), Format::Minidump | Format::Elf) {
+            return plain(file, None, None);
+        }
+        let Some(device) = Device::find(&file).map_err(wrong)? else {
+            return plain(file, None, None);
+        };
+        let dump = device.dump().map_err(wrong)?;
+        if Container::detect(&begins(&*dump)?) != Container::None {
+            return stream(path, Box::new(device::Cursor::new(dump)), Some(&device), file_len);
+        }
+        plain(dump, None, Some(&device))
     }
 
     fn plain(
@@ -224,7 +215,7 @@ impl Input {
 
 /// What stands before the first page of a dump in a stream is kept in memory;
 /// dumps where that is longer are refused.
-const MAX_HEAD: u64 = 1 << 30;
+const MAX_HEAD: u64 = 256 << 20;
 
 /// Opens a dump that comes out of `reader`, unwrapping what it is wrapped in.
 fn stream(
@@ -255,29 +246,29 @@ fn stream(
     };
     let wrong = |source| Error::Dump { path: path.to_owned(), source };
     // Read on as far as the headers say that headers go.
-    let mut head = Vec::new();
-    let mut fill = |head: &mut Vec<u8>, len: u64| -> Result<()> {
+    let mut head_of = |len: u64| -> Result<Arc<Vec<u8>>> {
         if len > MAX_HEAD {
             return Err(Error::Unsupported(format!(
                 "{len} bytes stand before the dump's first page; unpack it to a file first"
             )));
         }
-        let more = len.saturating_sub(head.len() as u64);
-        reader.by_ref().take(more).read_to_end(head).map_err(unread)?;
-        Ok(())
+        let mut head = Vec::new();
+        reader.by_ref().take(len).read_to_end(&mut head).map_err(unread)?;
+        Ok(Arc::new(head))
     };
-    let expected = match detect::detect(&prefix) {
+    let (head, expected) = match detect::detect(&prefix) {
         Format::Minidump => {
             let header = vmcask_dump::minidump::Header::parse(&prefix).map_err(wrong)?;
-            fill(&mut head, vmcask_dump::minidump::Parts::of(&header).pages.start)?;
-            let prefix: Arc<dyn ReadAt> = Arc::new(head.clone());
-            Minidump::open(prefix).map_err(wrong)?.parts().pages.end
+            let head = head_of(vmcask_dump::minidump::Parts::of(&header).pages.start)?;
+            let end = Minidump::open(head.clone()).map_err(wrong)?.parts().pages.end;
+            (head, end)
         }
         Format::Elf => {
-            fill(&mut head, PHDRS_AT_MOST)?;
-            let core = ElfCore::open(Arc::new(head.clone())).map_err(wrong)?;
+            let head = head_of(PHDRS_AT_MOST)?;
+            let core = ElfCore::open(head.clone()).map_err(wrong)?;
             let end = |p: &vmcask_dump::elf::Phdr| p.p_offset.saturating_add(p.p_filesz);
-            core.phdrs().iter().map(end).max().unwrap_or(0).max(head.len() as u64)
+            let end = core.phdrs().iter().map(end).max().unwrap_or(0).max(head.len());
+            (head, end)
         }
         _ if prefix.is_empty() => return Err(unwrapped("nothing: it is empty")),
         other if container == Container::None => {

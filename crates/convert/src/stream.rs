@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vmcask_dump::ReadAt;
 
@@ -17,7 +17,7 @@ const WINDOW: usize = 64;
 /// A stream with a window.
 pub struct StreamSource {
     /// The first bytes, kept for good.
-    head: Vec<u8>,
+    head: Arc<Vec<u8>>,
     /// What its length is taken for; the real one once the stream has ended.
     len: AtomicU64,
     state: Mutex<State>,
@@ -38,8 +38,8 @@ struct State {
 impl StreamSource {
     /// A stream whose first bytes, `head`, have been read from `reader`
     /// already. `len` is what its length should be.
-    pub fn new(head: Vec<u8>, reader: Box<dyn Read + Send>, len: u64) -> Self {
-        let at = head.len() as u64;
+    pub fn new(head: Arc<Vec<u8>>, reader: Box<dyn Read + Send>, len: u64) -> Self {
+        let at = head.len();
         Self {
             head,
             len: len.into(),
@@ -172,7 +172,7 @@ mod tests {
     fn reads_as_the_file_would() {
         let bytes: Vec<u8> = (0..5_000_011u32).map(|i| (i % 253) as u8).collect();
         let reader = Box::new(Trickle(bytes.clone(), 4096));
-        let s = StreamSource::new(bytes[..4096].to_vec(), reader, u64::MAX);
+        let s = StreamSource::new(Arc::new(bytes[..4096].to_vec()), reader, u64::MAX);
         let mut buf = vec![0; 2_000_000];
         for off in [0, 4000, 1_000_000, 100, 3_500_000, 2_999_999] {
             let n = s.read_at(off, &mut buf).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_has_gone_by_is_an_error() {
         let long = ((WINDOW + 10) * CHUNK) as u64;
-        let s = StreamSource::new(vec![7; 10], Box::new(io::repeat(1).take(long)), long);
+        let s = StreamSource::new(Arc::new(vec![7; 10]), Box::new(io::repeat(1).take(long)), long);
         let mut buf = [0; 4];
         s.read_exact_at(long - 4, &mut buf).unwrap();
         assert!(s.read_at(4096, &mut buf).is_err());

@@ -227,7 +227,7 @@ impl DeviceHeader {
             expected: expected.into(),
         };
         let (kind, cleared) = kind(bytes).ok_or_else(|| {
-            field(0, "magic", String::from_utf8_lossy(&bytes[..20]).into(), "a kernel dump's")
+            field(0, "magic", bytes[..20].escape_ascii().to_string(), "a kernel dump's")
         })?;
         // Before the version: a damaged version must not hide the damage.
         let parity = bytes.as_chunks::<4>().0.iter().fold(0, |x, w| x ^ u32::from_ne_bytes(*w));
@@ -320,8 +320,11 @@ pub fn text_files(dump: &Arc<dyn ReadAt>) -> io::Result<Vec<TextFile>> {
     /// More than a text dump has by far (config, ddb, msgbuf, panic, version).
     const MOST: usize = 1000;
     let mut archive = tar::Archive::new(Cursor { src: dump.clone(), at: 0 });
+    // Raw: long names are entries of their own, whatever length they claim,
+    // and are not read. With seeks, nor is what the files hold.
     archive
-        .entries()?
+        .entries_with_seek()?
+        .raw(true)
         .take(MOST)
         .map(|entry| {
             let entry = entry?;
@@ -341,6 +344,18 @@ impl Cursor {
     /// From its first byte on.
     pub fn new(src: Arc<dyn ReadAt>) -> Self {
         Self { src, at: 0 }
+    }
+}
+
+impl io::Seek for Cursor {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::End(by) => self.src.len().checked_add_signed(by),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 

@@ -95,27 +95,31 @@ impl KernelImage {
         };
         let code: HashSet<usize> =
             file.sections().filter(is_code).map(|section| section.index().0).collect();
-        let mut symbols: Vec<Symbol> = file
+        // Strings and sections may lie over each other; what they copy out of
+        // the file must not be many times the file.
+        let mut left = Budget::of(bytes);
+        let named = file
             .symbols()
             .filter(|s| s.is_definition() || s.kind() == SymbolKind::Unknown && s.address() != 0)
-            .chain(file.symbols().filter(|s| s.section() == object::SymbolSection::Absolute))
-            .filter_map(|s| {
-                let name = s.name().ok().filter(|n| !n.is_empty())?;
-                Some(Symbol {
-                    name: name.into(),
-                    addr: VirtAddr(s.address()),
-                    size: s.size(),
-                    is_function: s.kind() == SymbolKind::Text,
-                    is_code: s.section_index().is_some_and(|i| code.contains(&i.0)),
-                })
-            })
-            .collect();
+            .chain(file.symbols().filter(|s| s.section() == object::SymbolSection::Absolute));
+        let mut symbols = Vec::new();
+        for s in named {
+            let Some(name) = s.name().ok().filter(|n| !n.is_empty()) else { continue };
+            left.take(name.len(), "symbols' names")?;
+            symbols.push(Symbol {
+                name: name.into(),
+                addr: VirtAddr(s.address()),
+                size: s.size(),
+                is_function: s.kind() == SymbolKind::Text,
+                is_code: s.section_index().is_some_and(|i| code.contains(&i.0)),
+            });
+        }
         symbols.sort_by(|a, b| a.addr.cmp(&b.addr).then_with(|| a.name.cmp(&b.name)));
         symbols.dedup();
         let mut by_name: Vec<u32> = (0..symbols.len() as u32).collect();
         by_name.sort_by(|&a, &b| symbols[a as usize].name.cmp(&symbols[b as usize].name));
         Ok(Self {
-            pieces: pieces(&file),
+            pieces: pieces(&file, &mut Budget::of(bytes))?,
             by_name,
             symbols,
             e_machine: e_machine.0,
@@ -220,8 +224,8 @@ fn is_code<'d>(section: &impl ObjectSection<'d>) -> bool {
 
 /// Images that a debugger's test suite cut down to size have sections only;
 /// images that a boot loader takes have segments as well.
-fn pieces(file: &object::File<'_>) -> Vec<Piece> {
-    let mut out: Vec<Piece> = file
+fn pieces(file: &object::File<'_>, left: &mut Budget) -> Result<Vec<Piece>> {
+    let mut found: Vec<(u64, &[u8])> = file
         .sections()
         .filter(|s| match s.flags() {
             SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & elf::SHF_ALLOC.0 != 0,
@@ -229,18 +233,39 @@ fn pieces(file: &object::File<'_>) -> Vec<Piece> {
         })
         .filter_map(|s| Some((s.address(), s.data().ok()?)))
         .filter(|(_, bytes)| !bytes.is_empty())
-        .map(|(addr, bytes)| Piece { addr, bytes: bytes.into() })
         .collect();
-    if out.is_empty() {
+    if found.is_empty() {
         use object::read::ObjectSegment;
-        out = file
+        found = file
             .segments()
-            .filter_map(|s| Some(Piece { addr: s.address(), bytes: s.data().ok()?.into() }))
-            .filter(|p| !p.bytes.is_empty())
+            .filter_map(|s| Some((s.address(), s.data().ok()?)))
+            .filter(|(_, bytes)| !bytes.is_empty())
             .collect();
     }
+    let mut out = Vec::with_capacity(found.len());
+    for (addr, bytes) in found {
+        left.take(bytes.len(), "sections")?;
+        out.push(Piece { addr, bytes: bytes.into() });
+    }
     out.sort_by_key(|p| p.addr);
-    out
+    Ok(out)
+}
+
+/// Bytes that may still be copied out of an image.
+struct Budget(usize);
+
+impl Budget {
+    /// Twice the image: linkers let names share their ends.
+    fn of(image: &[u8]) -> Self {
+        Self(image.len().saturating_mul(2))
+    }
+
+    fn take(&mut self, bytes: usize, what: &str) -> Result<()> {
+        let too_much =
+            || Error::Kernel { what: format!("its {what} take more than twice the file itself") };
+        self.0 = self.0.checked_sub(bytes).ok_or_else(too_much)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

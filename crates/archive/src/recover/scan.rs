@@ -165,6 +165,12 @@ fn next_magic(src: &dyn ReadAt, from: u64, end: u64) -> Result<Option<u64>> {
     let mut at = from;
     let mut buf = vec![0; STEP + 3];
     while at + 4 <= end {
+        let data = src.next_data(at).map_err(|source| Error::Read { off: at, len: 1, source })?;
+        match data {
+            // A magic number may begin with the hole's last zeros.
+            Some(data) => at = at.max(data.start.saturating_sub(3)),
+            None => return Ok(None),
+        }
         let want = (end - at).min(buf.len() as u64) as usize;
         let n = src.read_at(at, &mut buf[..want]).map_err(|source| Error::Read {
             off: at,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses its own part of this
 
+pub mod seal;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 

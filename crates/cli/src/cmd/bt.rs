@@ -12,8 +12,8 @@ use super::kernel::{
     LossJson, TraceJson, check_image, kernel_of, losses_json, open_image, tell_losses, trace_text,
 };
 use super::print_warnings;
-use crate::Outcome;
 use crate::args::{self, BtArgs};
+use crate::{Outcome, json};
 
 #[derive(Serialize)]
 struct Bt {
@@ -70,8 +70,7 @@ pub fn run(args: &BtArgs) -> Result<Outcome> {
             losses: losses_json(&losses),
             losses_not_listed: losses.more(),
         };
-        serde_json::to_writer_pretty(&mut out, &bt)?;
-        writeln!(out)?;
+        json::write(&mut out, &bt)?;
     } else {
         for (i, (thread, trace)) in both().enumerate() {
             let gap = if i > 0 { "\n" } else { "" };

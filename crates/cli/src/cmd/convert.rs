@@ -61,7 +61,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     if same_file(&args.input, &args.output) {
         return Err(Error::SameFile { path: args.output.clone() }.into());
     }
-    let out = OutputFile::create(&args.output, args.output_args.force)?;
+    let out = args.output_args.create(&args.output)?;
     let start = Instant::now();
     let threads = args.output_args.threads();
     let losses = match (target(to, args), &input.stream) {

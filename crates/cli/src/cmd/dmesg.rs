@@ -14,7 +14,7 @@ use super::kernel::{
 };
 use super::print_warnings;
 use crate::args::DmesgArgs;
-use crate::{Outcome, warn};
+use crate::{Outcome, json, warn};
 
 #[derive(Serialize)]
 struct Dmesg {
@@ -73,8 +73,7 @@ pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
             lines: messages.lines().map(LineJson::new).collect(),
             losses: losses_json(&messages.losses),
         };
-        serde_json::to_writer_pretty(&mut out, &dmesg)?;
-        writeln!(out)?;
+        json::write(&mut out, &dmesg)?;
     } else {
         if messages.order != Order::Exact && !quiet {
             let how = messages.order.explain();

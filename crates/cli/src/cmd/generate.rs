@@ -23,7 +23,7 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
     }
     let dump = Arc::new(SynthDump::new(spec(args))?);
     if let Some(path) = &args.output {
-        let out = OutputFile::create(path, args.output_args.force)?;
+        let out = args.output_args.create(path)?;
         let kernel = args.kernel.as_deref().map(|path| kernel(&dump, path, args)).transpose()?;
         let threads = args.output_args.threads();
         match args.format {
@@ -78,7 +78,7 @@ fn kernel(dump: &SynthDump, path: &Path, args: &GenArgs) -> Result<OutputFile> {
     let Some(image) = dump.kernel_image() else {
         bail!("{}: no kernel images are made for {}", path.display(), dump.spec().arch);
     };
-    let out = OutputFile::create(path, args.output_args.force)?;
+    let out = args.output_args.create(path)?;
     out.file().write_all_at(&image, 0).with_context(|| path.display().to_string())?;
     Ok(out)
 }

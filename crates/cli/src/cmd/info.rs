@@ -11,11 +11,12 @@ use vmcask_dump::device::{Compression, DeviceHeader};
 use vmcask_dump::elf::How;
 use vmcask_dump::layout::elf::PT_LOAD;
 use vmcask_dump::{ElfCore, Minidump};
+use vmcask_inspect::text;
 
 use super::{print_warnings, use_kernel};
-use crate::Outcome;
 use crate::args::InfoArgs;
 use crate::size::{count, human};
+use crate::{Outcome, json};
 
 #[derive(Serialize)]
 struct Info {
@@ -117,8 +118,7 @@ pub fn run(args: &InfoArgs) -> Result<Outcome> {
     let info = collect(&input)?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &info)?;
-        writeln!(out)?;
+        json::write(&mut out, &info)?;
     } else {
         print_warnings(&input);
         print(&info, &mut out)?;
@@ -142,7 +142,7 @@ struct TextFileInfo {
 }
 
 /// A text dump is no dump to convert, but what it is can be told.
-fn text_dump(text: &TextDump, json: bool) -> Result<Outcome> {
+fn text_dump(text: &TextDump, as_json: bool) -> Result<Outcome> {
     let info = TextInfo {
         schema: 1,
         file: text.path.display().to_string(),
@@ -155,9 +155,8 @@ fn text_dump(text: &TextDump, json: bool) -> Result<Outcome> {
             .collect(),
     };
     let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, &info)?;
-        writeln!(out)?;
+    if as_json {
+        json::write(&mut out, &info)?;
         return Ok(Outcome::Done);
     }
     writeln!(out, "file        {}", info.file)?;
@@ -345,11 +344,7 @@ fn print(info: &Info, out: &mut impl Write) -> io::Result<()> {
 
 /// What a dump says of itself may hold anything, terminal escapes too.
 fn printable(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
+    text::printable(text.as_bytes())
 }
 
 fn print_device(d: &DeviceInfo, out: &mut impl Write) -> io::Result<()> {
@@ -430,13 +425,13 @@ fn print_elf(arch: &str, e: &ElfInfo, out: &mut impl Write) -> io::Result<()> {
         (None, false) => writeln!(out, "kernel map  not known")?,
     }
     if let Some(note) = &e.note {
-        let text = |key: &str| note.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
+        let said = |key: &str| note.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
         writeln!(
             out,
             "made by     {}: {} view of {}",
-            printable(&text("writer")),
-            printable(&text("view")),
-            match &*text("source") {
+            printable(&said("writer")),
+            printable(&said("view")),
+            match &*said("source") {
                 "elf" => "an ELF core".into(),
                 other => format!("a {}", printable(other)),
             }

@@ -10,8 +10,8 @@ use super::kernel::{
     LossJson, ThreadJson, check_image, kernel_of, losses_json, open_image, tell_losses,
 };
 use super::print_warnings;
-use crate::Outcome;
 use crate::args::PsArgs;
+use crate::{Outcome, json};
 
 #[derive(Serialize)]
 struct Ps {
@@ -44,8 +44,7 @@ pub fn run(args: &PsArgs) -> Result<Outcome> {
             losses: losses_json(&list.losses),
             losses_not_listed: list.losses.more(),
         };
-        serde_json::to_writer_pretty(&mut out, &ps)?;
-        writeln!(out)?;
+        json::write(&mut out, &ps)?;
     } else {
         let or_dash = |n: Option<String>| n.unwrap_or_else(|| "-".into());
         writeln!(out, "    PID     TID  CPU  STATE    NAME")?;

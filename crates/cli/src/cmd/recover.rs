@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vmcask_archive::{PageMap, Recovered};
-use vmcask_convert::{Error, OutputFile, restore};
+use vmcask_convert::{Error, restore};
 use vmcask_dump::ReadAt;
 use vmcask_dump::detect::{Format, detect};
-use vmcask_dump::source::MapSource;
+use vmcask_dump::source::FileSource;
 use vmcask_dump::{ElfCore, Minidump};
 use vmcask_rank::{AvailRanges, PageBitmap, RankIndex};
 
@@ -18,7 +18,7 @@ use super::same_file;
 use crate::args::RecoverArgs;
 use crate::progress::Progress;
 use crate::size::{count, human};
-use crate::{Outcome, interrupt, warn};
+use crate::{Outcome, interrupt, json, warn};
 
 /// Lost ranges that are printed one by one; JSON has all.
 const PRINTED: usize = 1000;
@@ -54,16 +54,17 @@ struct Physical {
 
 pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
     let path = &args.input;
-    let map = MapSource::open(path).map_err(|source| Error::Open { path: path.clone(), source })?;
-    let map: Arc<dyn ReadAt> = Arc::new(map);
+    let file =
+        FileSource::open(path).map_err(|source| Error::Open { path: path.clone(), source })?;
+    let file: Arc<dyn ReadAt> = Arc::new(file);
     if same_file(path, &args.output) {
         return Err(Error::SameFile { path: args.output.clone() }.into());
     }
-    let out = OutputFile::create(&args.output, args.output_args.force)?;
+    let out = args.output_args.create(&args.output)?;
     let threads = args.output_args.threads();
     let progress = Progress::new("checking", 1000, quiet);
     let recovered =
-        vmcask_archive::recover(&map, threads, &|done| progress.set(done), interrupt::flag())
+        vmcask_archive::recover(&file, threads, &|done| progress.set(done), interrupt::flag())
             .with_context(|| format!("{}: nothing can be recovered", path.display()))?;
     drop(progress);
     let recovered = Arc::new(recovered);
@@ -92,7 +93,7 @@ pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
         lost,
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
+        json::write(&mut std::io::stdout().lock(), &outcome)?;
     } else {
         print(&outcome, args, &memory, quiet);
     }

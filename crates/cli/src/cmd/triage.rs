@@ -85,8 +85,7 @@ pub fn run(args: &TriageArgs) -> Result<Outcome> {
     let found = find(&input, kernel.as_ref());
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &json(args, &found))?;
-        writeln!(out)?;
+        crate::json::write(&mut out, &json(args, &found))?;
     } else {
         if let Some(check) = &found.check {
             warn_of_other_kernel(&args.file, check);

@@ -10,7 +10,7 @@ use super::print_warnings;
 use crate::args::{VerifyArgs, threads};
 use crate::progress::Progress;
 use crate::size::{count, human};
-use crate::{Outcome, interrupt};
+use crate::{Outcome, interrupt, json};
 
 #[derive(Serialize)]
 struct Verdict {
@@ -46,7 +46,7 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
             error: d.error.to_string(),
         });
         let verdict = verdict(&input, &report, damages.collect());
-        println!("{}", serde_json::to_string_pretty(&verdict)?);
+        json::write(&mut std::io::stdout().lock(), &verdict)?;
     }
     if report.is_intact() {
         if !quiet && !args.json {
@@ -122,7 +122,7 @@ fn dump(input: &Input, args: &VerifyArgs) -> Result<Outcome> {
     if args.json {
         let report = Report::default();
         let verdict = Verdict { intact: lost == 0, ..verdict(input, &report, Vec::new()) };
-        println!("{}", serde_json::to_string_pretty(&verdict)?);
+        json::write(&mut std::io::stdout().lock(), &verdict)?;
     }
     if lost > 0 {
         bail!(

@@ -1,8 +1,9 @@
 //! Writing ELF headers, program headers and notes of either class and byte
 //! order.
 
+use vmcask_dump::elf::{MOST_PHDRS, Phdr};
 use vmcask_dump::layout::elf as wire;
-use vmcask_dump::{Arch, ElfCore, elf::Phdr};
+use vmcask_dump::{Arch, ElfCore};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::{BigEndian, ByteOrder, LittleEndian};
 
@@ -80,10 +81,8 @@ impl Shape {
 
     /// The bytes of all headers.
     pub(crate) fn headers(self, phdrs: impl Iterator<Item = Phdr>, phnum: u64) -> Result<Vec<u8>> {
-        if phnum > u64::from(u32::MAX) {
-            return Err(Error::Unsupported(format!(
-                "{phnum} program headers are more than ELF can count"
-            )));
+        if phnum > u64::from(MOST_PHDRS) {
+            return Err(too_many_runs());
         }
         Ok(match (self.is_64, self.is_big_endian) {
             (true, false) => headers64::<LittleEndian>(self, phdrs, phnum),
@@ -92,6 +91,11 @@ impl Shape {
             (false, true) => headers32::<BigEndian>(self, phdrs, phnum),
         })
     }
+}
+
+/// What has more runs than ELF files read here have program headers.
+pub(crate) fn too_many_runs() -> Error {
+    Error::Unsupported(format!("the memory is in more than {MOST_PHDRS} runs"))
 }
 
 macro_rules! writer {

@@ -1,7 +1,9 @@
 //! The physical memory of a dump as runs of its bytes.
 
+use vmcask_dump::elf::MOST_PHDRS;
 use vmcask_dump::{ElfCore, Minidump, PhysMem, ReadAt};
 
+use super::elf_headers::too_many_runs;
 use crate::error::{Error, Result};
 
 /// Physical memory `[pa, pa + len)`, at offset `off` of the dump's bytes.
@@ -41,6 +43,9 @@ impl Runs {
                 break;
             }
             out.push(Run { pa: pfn.0 << shift, off, len });
+            if out.len() > MOST_PHDRS as usize {
+                return Err(too_many_runs());
+            }
         }
         Ok(out)
     }

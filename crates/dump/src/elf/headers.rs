@@ -120,11 +120,11 @@ macro_rules! parser {
                     expected: size.to_string(),
                 });
             }
-            let bytes = table(src, phoff, phnum, size)?;
-            let phdrs = bytes
-                .chunks_exact(size)
-                .filter_map(|b| wire::$phdr::<O>::read_from_bytes(b).ok())
-                .map(|p| Phdr {
+            let mut phdrs = Vec::new();
+            each_piece(src, phoff, phnum, size, |piece| {
+                let entries = piece.chunks_exact(size);
+                let entries = entries.filter_map(|b| wire::$phdr::<O>::read_from_bytes(b).ok());
+                phdrs.extend(entries.map(|p| Phdr {
                     p_type: p.p_type.get(),
                     p_flags: p.p_flags.get(),
                     p_offset: p.p_offset.get().into(),
@@ -133,8 +133,8 @@ macro_rules! parser {
                     p_filesz: p.p_filesz.get().into(),
                     p_memsz: p.p_memsz.get().into(),
                     p_align: p.p_align.get().into(),
-                })
-                .collect();
+                }));
+            })?;
             let ident = Ident {
                 is_64: $is_64,
                 is_big_endian: big,
@@ -160,18 +160,37 @@ fn read<T: FromBytes>(src: &dyn ReadAt, off: u64, part: &'static str) -> Result<
     T::read_from_bytes(&bytes[..n]).map_err(|_| Error::TooShort { part, end, len: src.len() })
 }
 
-/// Allocates no more than the file's own size.
-fn table(src: &dyn ReadAt, off: u64, count: u32, size: usize) -> Result<Vec<u8>> {
+/// Program headers read at most: a file with holes can promise 2^32 at no
+/// cost. FreeBSD's full cores have some dozens; a view of a fragmented machine
+/// may have as many as there are runs of pages.
+pub const MOST_PHDRS: u32 = 1 << 22;
+
+/// Shows `show` the table in pieces of whole entries.
+fn each_piece(
+    src: &dyn ReadAt,
+    off: u64,
+    count: u32,
+    size: usize,
+    mut show: impl FnMut(&[u8]),
+) -> Result<()> {
+    if count > MOST_PHDRS {
+        return Err(Error::Unsupported(format!(
+            "{count} program headers; {MOST_PHDRS} are read at most"
+        )));
+    }
     let bytes = u64::from(count) * size as u64;
     let end = off.saturating_add(bytes);
     if end > src.len() {
         return Err(Error::TooShort { part: "program header table", end, len: src.len() });
     }
-    let mut table = vec![0; bytes as usize];
-    src.read_exact_at(off, &mut table).map_err(|source| Error::Io {
-        off,
-        len: table.len(),
-        source,
-    })?;
-    Ok(table)
+    let mut piece = vec![0; (size * 4096).min(bytes as usize)];
+    let mut at = off;
+    while at < end {
+        let len = (end - at).min(piece.len() as u64) as usize;
+        let io = |source| Error::Io { off: at, len, source };
+        src.read_exact_at(at, &mut piece[..len]).map_err(io)?;
+        show(&piece[..len]);
+        at += len as u64;
+    }
+    Ok(())
 }

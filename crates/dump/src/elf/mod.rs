@@ -13,7 +13,7 @@ use crate::error::{Error, Result, Warning};
 use crate::layout::elf as wire;
 use crate::phys::PhysMem;
 use crate::source::ReadAt;
-pub use headers::{Ident, Phdr};
+pub use headers::{Ident, MOST_PHDRS, Phdr};
 pub use note::VmcaskNote;
 use segments::IntervalMap;
 pub use virt::{FoundTables, How};

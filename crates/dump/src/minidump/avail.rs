@@ -47,6 +47,8 @@ pub(super) fn parse(header: &Header, bytes: &[u8], off: u64) -> Result<DumpAvail
         (Ok((pairs, _)), Ok(second)) if pairs.is_empty() && !second.0.is_empty() => {
             Ok(other(second))
         }
+        // Nor is it what makes sense of a list that is wrong in the other width.
+        (Ok((pairs, _)), Err(e)) | (Err(e), Ok((pairs, _))) if pairs.is_empty() => Err(e),
         (Ok((pairs, ranges)), _) => Ok(DumpAvail { pairs, ranges, warning: None }),
         (Err(_), Ok(second)) => Ok(other(second)),
         (Err(e), Err(_)) => Err(e),

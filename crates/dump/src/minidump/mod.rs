@@ -67,6 +67,9 @@ impl std::fmt::Debug for Minidump {
     }
 }
 
+/// `kern.msgbufsize` is 96 KiB unless set otherwise; nobody sets it to this.
+const MOST_MSGBUF: u32 = 64 << 20;
+
 impl Minidump {
     /// The checked header.
     pub fn header(&self) -> &Header {
@@ -141,6 +144,12 @@ impl Minidump {
     /// dump's header. At most the header's `msgbufsize` bytes, all of them
     /// inside the file.
     pub fn msgbuf(&self) -> Result<Vec<u8>> {
+        if self.header.msgbufsize > MOST_MSGBUF {
+            return Err(Error::Unsupported(format!(
+                "the message buffer is {} bytes; {MOST_MSGBUF} are read at most",
+                self.header.msgbufsize
+            )));
+        }
         let off = self.parts.msgbuf.start;
         let mut buf = vec![0; self.header.msgbufsize as usize];
         self.read_file(off, &mut buf)?;

@@ -4,12 +4,19 @@
 use std::sync::Arc;
 
 use vmcask_rank::{AvailRanges, OwnedRankIndex, PageBitmap};
+use zerocopy::IntoBytes;
 
 use super::header::{Header, MAX_HEADER_LEN};
 use super::pages::{BuildLookup, MapShape, PageMap, Pages, Table};
 use super::{Minidump, Parts, avail};
 use crate::error::{Error, Result, Warning};
 use crate::source::ReadAt;
+
+/// A bitmap of 32 TiB of memory in pages of 4 KiB: twice what any machine
+/// FreeBSD runs on has. A file with holes can promise more, at no cost.
+const MOST_BITMAP: u32 = 1 << 30;
+/// Kernels write some dozens of pairs.
+const MOST_DUMP_AVAIL: u32 = 16 << 20;
 
 impl Minidump {
     /// Opens the minidump that `src` holds.
@@ -49,6 +56,17 @@ impl Minidump {
         ] {
             if range.end > len {
                 return Err(Error::TooShort { part, end: range.end, len });
+            }
+        }
+
+        for (field, size, most) in [
+            ("dumpavailsize", header.dumpavailsize, MOST_DUMP_AVAIL),
+            ("bitmapsize", header.bitmapsize, MOST_BITMAP),
+        ] {
+            if size > most {
+                return Err(Error::Unsupported(format!(
+                    "the header's {field} is {size} bytes; {most} are read at most"
+                )));
             }
         }
 
@@ -166,8 +184,15 @@ pub(super) fn read_index(
 }
 
 fn read_bitmap(src: &dyn ReadAt, header: &Header, pages: u64) -> Result<PageBitmap> {
-    let bytes = read_part(src, Parts::of(header).bitmap.start, header.bitmapsize)?;
-    Ok(bitmap(header, &bytes, pages))
+    let off = Parts::of(header).bitmap.start;
+    let mut words = vec![0u64; (header.bitmapsize as usize).div_ceil(8)];
+    // Read where they stay: a bitmap may take a large part of the memory.
+    let bytes = &mut words.as_mut_bytes()[..header.bitmapsize as usize];
+    read_into(src, off, bytes)?;
+    for word in &mut words {
+        *word = if header.arch.is_big_endian() { word.to_be() } else { word.to_le() };
+    }
+    Ok(PageBitmap::from_words(words, pages))
 }
 
 /// How many bits are set behind the last page, from the bitmap's end alone.
@@ -189,12 +214,13 @@ fn bitmap(header: &Header, bytes: &[u8], pages: u64) -> PageBitmap {
 /// The caller has checked that the part lies inside the source.
 fn read_part(src: &dyn ReadAt, off: u64, size: u32) -> Result<Vec<u8>> {
     let mut bytes = vec![0; size as usize];
-    src.read_exact_at(off, &mut bytes).map_err(|source| Error::Io {
-        off,
-        len: bytes.len(),
-        source,
-    })?;
+    read_into(src, off, &mut bytes)?;
     Ok(bytes)
+}
+
+fn read_into(src: &dyn ReadAt, off: u64, buf: &mut [u8]) -> Result<()> {
+    let len = buf.len();
+    src.read_exact_at(off, buf).map_err(|source| Error::Io { off, len, source })
 }
 
 fn read_some(src: &dyn ReadAt, off: u64, buf: &mut [u8]) -> Result<usize> {

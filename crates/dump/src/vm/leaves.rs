@@ -1,5 +1,7 @@
 //! All mappings of a kernel map, for those who write them down again.
 
+use std::cell::Cell;
+
 use super::{Mapping, amd64, arm64, i386, riscv};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::error::{Error, Result};
@@ -87,7 +89,9 @@ pub fn of_page_tables(
     leaf: &mut dyn FnMut(Leaf) -> Result<()>,
 ) -> Result<Missing> {
     let mut missing = Missing::default();
-    let walk = Walk { phys, from: from.0, last: last.0, levels: tables.levels };
+    // Each table is a page; real ones share few.
+    let left = Cell::new((phys.source().len() / 4096).saturating_mul(2).saturating_add(1 << 16));
+    let walk = Walk { phys, from: from.0, last: last.0, levels: tables.levels, left };
     walk.table(tables.root.0, tables.levels, 0, &mut missing, leaf)?;
     Ok(missing)
 }
@@ -98,9 +102,20 @@ struct Walk<'a> {
     from: u64,
     last: u64,
     levels: u32,
+    /// Tables still read.
+    left: Cell<u64>,
 }
 
 impl Walk<'_> {
+    /// A few pages can be tables of each other 2^36 times over.
+    fn count(&self) -> Result<()> {
+        let left = self.left.get().checked_sub(1).ok_or_else(|| {
+            Error::Unsupported("its page tables lead through the same pages over and over".into())
+        })?;
+        self.left.set(left);
+        Ok(())
+    }
+
     fn table(
         &self,
         table: u64,
@@ -109,6 +124,7 @@ impl Walk<'_> {
         missing: &mut Missing,
         leaf: &mut dyn FnMut(Leaf) -> Result<()>,
     ) -> Result<()> {
+        self.count()?;
         let mut page = vec![0; 4096];
         if self.phys.read_phys(PhysAddr(table), &mut page).is_err() {
             missing.tables += 1;
@@ -130,6 +146,7 @@ impl Walk<'_> {
                 let frame = entry & amd64::PG_FRAME & !((1 << shift) - 1);
                 leaf(Leaf { va, pa: PhysAddr(frame), len: 1 << shift })?;
             } else {
+                self.count()?;
                 let mut pt = vec![0; 4096];
                 directory_entry(self.phys, va, entry, &mut pt, missing, leaf)?;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -122,9 +122,7 @@ pub fn print(dump: &SynthDump) -> Result<()> {
         msgbuf: truth.msgbuf,
     };
     let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &report)?;
-    writeln!(out)?;
-    Ok(())
+    crate::json::write(&mut out, &report)
 }
 
 fn hex(n: u64) -> String {

@@ -20,7 +20,8 @@ const MOST_CELLS: u64 = 4;
 const MOST_CHECKPOINTS: usize = 1 << 16;
 /// Groups compressed before the order of all is known: 1 MiB each before, a
 /// quarter of that as they wait.
-const MOST_WAITING: u64 = 128;
+/// (In tests few, so that none is under way when the order is known.)
+const MOST_WAITING: u64 = if cfg!(test) { 1 } else { 128 };
 
 /// What a window's first pass has found.
 pub(super) struct FirstPass {
@@ -145,7 +146,10 @@ impl Pipeline<'_, '_> {
                 self.next_group += 1;
                 submitted += 1;
             }
-            if !self.receive(described && written < groups)? || !described {
+            // Nothing may be under way any more where all that may wait does.
+            let ready = self.compressed.contains_key(&self.next_written);
+            self.receive(described && written < groups && !ready)?;
+            if !described {
                 continue;
             }
             while let Some(frames) = self.compressed.remove(&self.next_written) {
@@ -168,14 +172,13 @@ impl Pipeline<'_, '_> {
         Ok(())
     }
 
-    /// Takes a result of a worker, waiting for it if asked to; whether there
-    /// was one.
-    fn receive(&mut self, wait: bool) -> Result<bool> {
+    /// Takes a result of a worker if there is one, waiting for it if asked to.
+    fn receive(&mut self, wait: bool) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
         let done = match self.done.try_recv() {
-            Err(TryRecvError::Empty) if !wait => return Ok(false),
+            Err(TryRecvError::Empty) if !wait => return Ok(()),
             Ok(done) => done,
             Err(_) => self.done.recv().map_err(|_| Error::ended())?,
         };
@@ -186,7 +189,7 @@ impl Pipeline<'_, '_> {
             Done::Compressed { seq, result } => drop(self.compressed.insert(seq, result?)),
             Done::Sorted { part, lists } => drop(self.sorted.insert(part, lists)),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Has the workers sort the features.
@@ -255,4 +258,38 @@ impl Pipeline<'_, '_> {
 /// The `n`-th group of `all` cells, if its order is known.
 fn chunk(cells_in_order: &[u32], n: usize, group: usize, all: usize) -> Option<&[u32]> {
     cells_in_order.get(n * group..((n + 1) * group).min(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::{Plan, WriteOptions, write};
+
+    /// Where all groups that may wait for the order have been compressed before
+    /// it is known, nothing is under way, and the writer must not wait for it.
+    #[test]
+    fn compressing_faster_than_ordering() {
+        let original: Vec<u8> = (0..6000u32)
+            .flat_map(|cell| {
+                (0..1024u32).map(move |w| match w {
+                    0..100 => w.wrapping_mul(cell + 1).wrapping_mul(0x9E37_79B1),
+                    _ => (w + cell % 60 * 1024).wrapping_mul(0x85EB_CA6B).rotate_left(w % 31),
+                })
+            })
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        let opts = WriteOptions { threads: 2, ..WriteOptions::default() };
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let plan = Plan::whole(original.len() as u64);
+            let go = AtomicBool::new(false);
+            sender.send(write(&original, &plan, &opts, &mut std::io::sink(), &|_| {}, &go))
+        });
+        // Minutes more than it takes: it ends, or it never does.
+        let written = ended.recv_timeout(Duration::from_secs(200)).expect("it stands still");
+        assert_eq!(written.unwrap().stored_cells, 6000);
+    }
 }

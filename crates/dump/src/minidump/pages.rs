@@ -68,13 +68,13 @@ impl Pages {
     ) -> Result<&OwnedRankIndex> {
         match self {
             Self::Counted(index) => Ok(index),
-            Self::Mapped { avail, counted, .. } => match counted.get() {
-                Some(index) => Ok(index),
-                None => {
-                    let index = count(avail.clone())?;
-                    Ok(counted.get_or_init(|| index))
+            Self::Mapped { avail, counted, .. } => {
+                if let Some(index) = counted.get() {
+                    return Ok(index);
                 }
-            },
+                let index = count(avail.clone())?;
+                Ok(counted.get_or_init(|| index))
+            }
         }
     }
 }

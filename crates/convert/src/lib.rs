@@ -9,10 +9,10 @@
 //! use std::{path::Path, sync::Arc};
 //! use vmcask_convert::view::target;
 //! use vmcask_convert::{Input, Target};
-//! use vmcask_dump::{ReadAt, elf::ElfCore};
+//! use vmcask_dump::ElfCore;
 //! use vmcask_synth::{Spec, SynthDump};
 //!
-//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 1 << 20, ..Spec::default() })?;
+//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 8 << 20, ..Spec::default() })?;
 //! # let mut bytes = vec![0; synth.len() as usize];
 //! # synth.read_at(0, &mut bytes);
 //! // A minidump, in memory here; `input::open` takes a path.
@@ -21,7 +21,7 @@
 //! assert!(elf.losses.is_empty());
 //!
 //! let core = ElfCore::open(Arc::new(elf))?;
-//! assert_eq!(core.memory_bytes(), 1 << 20);
+//! assert_eq!(core.memory_bytes(), 8 << 20);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -9,7 +9,7 @@
 //! use std::{path::Path, sync::Arc};
 //! use vmcask_dump::{Minidump, VirtAddr, VirtMem, source::FileSource};
 //! # use vmcask_synth::{Spec, SynthDump, WriteOptions};
-//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 1 << 20, ..Spec::default() })?;
+//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 8 << 20, ..Spec::default() })?;
 //! # let file = tempfile::NamedTempFile::new()?;
 //! # let options = WriteOptions { sparse: true, threads: 1 };
 //! # synth.write_to(file.as_file(), options, &|_| {}, &false.into())?;

@@ -11,7 +11,7 @@
 //! use vmcask_dump::{KernelImage, Minidump, ReadAt};
 //! use vmcask_inspect::{Kernel, backtrace};
 //! # use vmcask_synth::{Spec, SynthDump};
-//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 1 << 20, ..Spec::default() })?;
+//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 8 << 20, ..Spec::default() })?;
 //! # let mut bytes = vec![0; synth.len() as usize];
 //! # synth.read_at(0, &mut bytes);
 //! # let (dump, image) = (Arc::new(bytes), Arc::new(synth.kernel_image().unwrap()));

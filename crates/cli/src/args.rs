@@ -12,7 +12,8 @@ use crate::size;
 #[derive(Parser)]
 #[command(
     name = "vmcask",
-    version,
+    version = crate::version::short(),
+    long_version = crate::version::long(),
     about = "FreeBSD kernel crash dumps: convert, archive, generate, read, measure",
     after_help = "Formats are told from content, never from names. Exit codes: 0 done; 1 failed; \
                   2 wrong usage; 3 done, but the output lacks something the input promised; \
@@ -101,6 +102,31 @@ pub enum Command {
     /// Make a dump, archive it, check it, restore it, read from it, time lookups in it
     #[command(after_help = "Example: vmcask demo")]
     Demo(DemoArgs),
+
+    /// Show a dump or archive as files in a folder, for programs that know nothing of archives
+    #[command(after_help = "Files of the folder, made as they are read:\n  \
+                            vmcore           the dump, byte for byte\n  \
+                            vmcore.elf       as an ELF core of physical memory\n  \
+                            kernel-view.elf  as an ELF core with the kernel's addresses\n  \
+                            info.json        what `vmcask info --json` says\n  \
+                            dmesg.txt        what `vmcask dmesg` says\n\n\
+                            Examples:\n  vmcask mount vmcore.0.cask /mnt\n  \
+                            gdb kernel /mnt/kernel-view.elf\n  \
+                            fusermount3 -u /mnt        # on Linux; elsewhere umount /mnt\n  \
+                            vmcask mount vmcore.0 /mnt --foreground    # until Ctrl-C")]
+    Mount(MountArgs),
+
+    /// Print a script that completes command lines
+    #[command(after_help = "Examples:\n  \
+                            vmcask completions bash > ~/.local/share/bash-completion/completions/vmcask\n  \
+                            vmcask completions zsh > ~/.zfunc/_vmcask\n  \
+                            vmcask completions fish > ~/.config/fish/completions/vmcask.fish")]
+    Completions(CompletionsArgs),
+
+    /// Print a manual page, or write all of them
+    #[command(after_help = "Examples:\n  vmcask man convert | man -l -\n  \
+                            vmcask man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -652,4 +678,41 @@ impl BenchArgs {
     pub fn dump_kernel(&self) -> Option<&std::path::Path> {
         self.kernel.as_deref()
     }
+}
+
+#[derive(Args)]
+pub struct MountArgs {
+    /// The dump or archive
+    pub file: PathBuf,
+
+    /// The folder to mount on
+    pub dir: PathBuf,
+
+    #[command(flatten)]
+    pub kernel: KernelArg,
+
+    /// Stay until Ctrl-C instead of going to the background
+    #[arg(long)]
+    pub foreground: bool,
+
+    /// This process is the one in the background
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    pub behind: bool,
+}
+
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub struct ManArgs {
+    /// The subcommand whose page to print [default: the page of vmcask itself]
+    pub command: Option<String>,
+
+    /// Write the pages of all subcommands to this folder (made if missing)
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub dir: Option<PathBuf>,
 }

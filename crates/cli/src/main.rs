@@ -11,8 +11,10 @@ mod interrupt;
 mod json;
 mod progress;
 mod size;
+mod terminal;
+mod version;
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,6 +32,7 @@ pub enum Outcome {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    progress::begin(cli.quiet);
     // Failing to install handlers is no reason not to work.
     let _ = interrupt::install();
     let quiet = cli.quiet;
@@ -47,17 +50,20 @@ fn main() -> ExitCode {
         Command::Gen(args) => cmd::generate::run(&args, quiet),
         Command::Bench(args) => cmd::bench::run(&args, quiet),
         Command::Demo(args) => cmd::demo::run(&args, quiet),
+        Command::Mount(args) => cmd::mount::run(&args, quiet),
+        Command::Completions(args) => cmd::manual::completions(&args),
+        Command::Man(args) => cmd::manual::man(&args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Incomplete) => ExitCode::from(3),
         Err(e) if broken_pipe(&e) => ExitCode::SUCCESS,
         Err(_) if interrupt::raised() => {
-            eprintln!("vmcask: interrupted");
+            remark("interrupted");
             ExitCode::from(interrupt::EXIT_INTERRUPTED)
         }
         Err(e) => {
-            eprintln!("vmcask: {e:#}");
+            remark(format_args!("{e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -75,5 +81,10 @@ fn broken_pipe(e: &anyhow::Error) -> bool {
 
 /// A remark that doesn't stop the work.
 fn warn(file: &std::path::Path, what: impl std::fmt::Display) {
-    eprintln!("vmcask: warning: {}: {what}", file.display());
+    remark(format_args!("warning: {}: {what}", file.display()));
+}
+
+/// A line on standard error. That nobody reads it is no reason to fail.
+fn remark(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "vmcask: {what}");
 }

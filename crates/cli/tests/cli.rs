@@ -127,3 +127,57 @@ fn output_that_nobody_reads_is_no_failure() {
     let out = ok(sh.arg(env!("CARGO_BIN_EXE_vmcask")).arg(&dump));
     assert_eq!(stderr(&out), "");
 }
+
+/// SIGUSR1 has one line of progress printed, terminal or not, and ends
+/// nothing.
+#[test]
+fn progress_is_told_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    ok(std::process::Command::new("mkfifo").arg(&fifo));
+    let mut child = vmcask()
+        .args(["-q", "convert"])
+        .arg(&fifo)
+        .arg(dir.path().join("out.elf"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let dump = std::fs::read(gen_dump(dir.path(), "dump")).unwrap();
+    let mut pipe = std::fs::File::options().write(true).open(&fifo).unwrap();
+    // More than the pipe holds: when this returns, most of it has been read.
+    std::io::Write::write_all(&mut pipe, &dump[..dump.len() - 4096]).unwrap();
+    ok(std::process::Command::new("kill").arg("-USR1").arg(child.id().to_string()));
+    let mut err = child.stderr.take().unwrap();
+    let mut line = vec![0; 200];
+    let n = std::io::Read::read(&mut err, &mut line).unwrap();
+    let line = String::from_utf8_lossy(&line[..n]);
+    assert!(line.starts_with("vmcask: converting: ") && line.ends_with(" left\n"), "{line}");
+    std::io::Write::write_all(&mut pipe, &dump[dump.len() - 4096..]).unwrap();
+    drop(pipe);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Bytes on a terminal help nobody; colours only where they are wanted.
+#[test]
+fn manners_on_a_terminal() {
+    if !common::have("script") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dump = gen_dump(dir.path(), "dump");
+    let on_terminal = |words: &str, no_color: bool| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &format!("{} {words}", env!("CARGO_BIN_EXE_vmcask")), "/dev/null"]);
+        script.env("TERM", "xterm").env_remove("NO_COLOR");
+        if no_color {
+            script.env("NO_COLOR", "1");
+        }
+        let out = script.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (status, said) = on_terminal(&format!("convert --to elf {} -", dump.display()), false);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("standard output is a terminal"), "{said}");
+    assert!(on_terminal("frobnicate", false).1.contains("\x1b["));
+    assert!(!on_terminal("frobnicate", true).1.contains("\x1b["));
+}

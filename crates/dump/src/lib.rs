@@ -5,15 +5,21 @@
 //! map, an archive or a network. [`Minidump`] answers where a physical page
 //! lies and what a kernel virtual address maps to.
 //!
-//! ```no_run
+//! ```
 //! use std::{path::Path, sync::Arc};
 //! use vmcask_dump::{Minidump, VirtAddr, VirtMem, source::FileSource};
+//! # use vmcask_synth::{Spec, SynthDump, WriteOptions};
+//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 8 << 20, ..Spec::default() })?;
+//! # let file = tempfile::NamedTempFile::new()?;
+//! # let options = WriteOptions { sparse: true, threads: 1 };
+//! # synth.write_to(file.as_file(), options, &|_| {}, &false.into())?;
+//! # let path = file.path();
 //!
-//! let file = FileSource::open(Path::new("/var/crash/vmcore.0"))?;
-//! let dump = Minidump::open(Arc::new(file))?;
-//! let mut hz = [0; 4];
-//! dump.read_virt(VirtAddr(0xffffffff81cd4c0c), &mut hz)?;
-//! println!("hz = {}", i32::from_le_bytes(hz));
+//! // let path = Path::new("/var/crash/vmcore.0");
+//! let dump = Minidump::open(Arc::new(FileSource::open(path)?))?;
+//! let mut word = [0; 4];
+//! dump.read_virt(VirtAddr(0xffffffff80200000), &mut word)?;
+//! assert_eq!(&word, b"vmca"); // how a synthetic dump's kernel begins
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -6,21 +6,29 @@
 //! where it was; an answer that isn't whole comes with the reasons
 //! ([`Losses`]).
 //!
-//! ```no_run
-//! use vmcask_dump::{KernelImage, VirtMem};
+//! ```
+//! use std::sync::Arc;
+//! use vmcask_dump::{KernelImage, Minidump, ReadAt};
 //! use vmcask_inspect::{Kernel, backtrace};
+//! # use vmcask_synth::{Spec, SynthDump};
+//! # let synth = SynthDump::new(Spec { ram: 64 << 20, dump: 8 << 20, ..Spec::default() })?;
+//! # let mut bytes = vec![0; synth.len() as usize];
+//! # synth.read_at(0, &mut bytes);
+//! # let (dump, image) = (Arc::new(bytes), Arc::new(synth.kernel_image().unwrap()));
 //!
-//! fn crash(dump: &dyn VirtMem, image: &KernelImage) -> vmcask_inspect::Result<()> {
-//!     let kernel = Kernel::new(dump, image)?;
-//!     let list = kernel.threads()?;
-//!     for thread in list.threads.iter().filter(|t| t.crashed) {
-//!         println!("{}", thread.name());
-//!         for frame in backtrace::of(&kernel, list.layout, thread).frames {
-//!             println!("{}", frame.address);
-//!         }
-//!     }
-//!     Ok(())
+//! // `dump` and `image` are files, archives, or bytes in memory.
+//! let dump = Minidump::open(dump)?;
+//! let image: Arc<dyn ReadAt> = image;
+//! let image = KernelImage::open(&image)?;
+//! let kernel = Kernel::new(&dump, &image)?;
+//! let list = kernel.threads()?;
+//! let crashed = list.threads.iter().find(|t| t.crashed).unwrap();
+//! let trace = backtrace::of(&kernel, list.layout, crashed);
+//! assert!(trace.end.is_whole());
+//! for frame in &trace.frames {
+//!     println!("{}", frame.address);
 //! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 #![forbid(unsafe_code)]

@@ -40,6 +40,7 @@ pub use bitmap::PageBitmap;
 pub use error::Error;
 pub use index::{ABSENT, OwnedRankIndex, RankIndex};
 pub use lookup::{ChainedHash, PageLookup, Popcount1024};
+pub use simd::batch_path;
 
 /// A physical page number: a physical address divided by the page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -76,6 +76,21 @@ pub(crate) fn find_batch(
     find_batch_popcnt(words, blocks, supers, avail, pfns, out);
 }
 
+/// The path that [`crate::RankIndex::find_batch`] takes on this processor, as
+/// people name it.
+pub fn batch_path() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if avx512::detected() {
+            return "AVX-512 VPOPCNTDQ";
+        }
+        if std::arch::is_x86_feature_detected!("popcnt") {
+            return "POPCNT";
+        }
+    }
+    "portable"
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{

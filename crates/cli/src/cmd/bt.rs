@@ -13,6 +13,7 @@ use super::kernel::{
 };
 use super::print_warnings;
 use crate::args::{self, BtArgs};
+use crate::progress::spin;
 use crate::{Outcome, json};
 
 #[derive(Serialize)]
@@ -33,7 +34,7 @@ pub fn run(args: &BtArgs) -> Result<Outcome> {
     let context = || args.file.display().to_string();
     let kernel = kernel_of(&input, &image)?;
     check_image(&input, &kernel);
-    let list = kernel.threads().with_context(context)?;
+    let list = spin("listing threads", || kernel.threads()).with_context(context)?;
     let threads: Vec<Thread> = list.threads.iter().filter(|t| wanted(args, t)).cloned().collect();
     if threads.is_empty() {
         // Losses may be why.
@@ -46,7 +47,8 @@ pub fn run(args: &BtArgs) -> Result<Outcome> {
         }
     }
     let workers = NonZero::new(args::threads(args.threads)).unwrap_or(NonZero::<usize>::MIN);
-    let traces = backtrace::all(&kernel, list.layout, &threads, workers);
+    let traces =
+        spin("following stacks", || backtrace::all(&kernel, list.layout, &threads, workers));
     let mut losses = Losses::default();
     if args.all {
         losses.append(list.losses);

@@ -1,11 +1,11 @@
 //! `vmcask convert`: any dump to any format.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use vmcask_archive::WriteOptions;
+use vmcask_archive::{Plan, WriteOptions};
 use vmcask_convert::view::prstatus::Prstatus;
 use vmcask_convert::view::target;
 use vmcask_convert::{Error, Input, OutputFile, Target, View, archive, forward, input, restore};
@@ -14,9 +14,9 @@ use vmcask_inspect::{Kernel, Registers, Thread};
 
 use super::{print_warnings, same_file, use_kernel};
 use crate::args::{ConvertArgs, To};
-use crate::progress::Progress;
+use crate::progress::{Progress, spin};
 use crate::size::human;
-use crate::{Outcome, interrupt, warn};
+use crate::{Outcome, interrupt, remark, warn};
 
 pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     let Some(to) = args.to.or_else(|| by_suffix(&args.output)) else {
@@ -75,7 +75,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             forward::from_stream(&input, stream, to, &out, &set, interrupt::flag())?
         }
         (Some(to), None) => {
-            let view = target::of(&input, to, &options)?;
+            let view = spin("planning", || target::of(&input, to, &options))?;
             write_view(&view, threads, &out, quiet)?;
             told(&view, quiet)
         }
@@ -87,21 +87,22 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     }
     if !quiet {
         let seconds = start.elapsed().as_secs_f64();
-        println!(
+        writeln!(
+            io::stdout(),
             "{}: {} from {} ({:.2}x) in {seconds:.1} s, {}/s",
             args.output.display(),
             human(written),
             human(input.source.len()),
             input.source.len() as f64 / written.max(1) as f64,
             human((input.source.len() as f64 / seconds.max(1e-9)) as u64),
-        );
+        )?;
     }
     Ok(if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 
 /// Registers of all threads, the crashed one first, so that a debugger shows
 /// its stack. A kernel whose lists can't be followed gets a view without.
-fn threads_of(input: &Input, image: &KernelImage, quiet: bool) -> Vec<Prstatus> {
+pub fn threads_of(input: &Input, image: &KernelImage, quiet: bool) -> Vec<Prstatus> {
     if input.stream.is_some() || input.dump.virt().arch() != Some(Arch::Amd64) {
         return Vec::new();
     }
@@ -110,7 +111,7 @@ fn threads_of(input: &Input, image: &KernelImage, quiet: bool) -> Vec<Prstatus> 
         Ok(list) => list,
         Err(e) => {
             if !quiet {
-                eprintln!("vmcask: no threads are in the output: {e}");
+                remark(format_args!("no threads are in the output: {e}"));
             }
             return Vec::new();
         }
@@ -158,7 +159,7 @@ fn write_options(args: &ConvertArgs) -> WriteOptions {
 fn told(view: &View, quiet: bool) -> Vec<String> {
     if !quiet {
         for remark in &view.remarks {
-            eprintln!("vmcask: {remark}");
+            crate::remark(remark);
         }
     }
     view.losses.clone()
@@ -172,25 +173,33 @@ fn to_pipe(
     quiet: bool,
 ) -> Result<Outcome> {
     let mut stdout = io::stdout().lock();
+    if stdout.is_terminal() {
+        bail!("standard output is a terminal; send it to a file or a pipe");
+    }
     let Some(to) = target(to, args) else {
         let plan = archive::plan(input)?;
-        let set = |_| {};
+        let progress = progress_of(&plan, quiet);
         archive::write_to(
             input,
             &plan,
             &write_options(args),
             &mut stdout,
-            &set,
+            &|done| progress.set(done),
             interrupt::flag(),
         )?;
         return Ok(Outcome::Done);
     };
     let losses = if let Some(stream) = &input.stream {
-        forward::stream_to_pipe(input, stream, to, &mut stdout, &|_| {}, interrupt::flag())?
+        let progress = Progress::new("converting", stream.len(), quiet);
+        let set = |done| progress.set(done);
+        forward::stream_to_pipe(input, stream, to, &mut stdout, &set, interrupt::flag())?
     } else {
-        let view = target::of(input, to, options)?;
+        let view = spin("planning", || target::of(input, to, options))?;
+        let progress = Progress::new("writing", view.len(), quiet);
         let threads = args.output_args.threads();
-        forward::to_pipe(&view, threads, &mut stdout, &|_| {}, interrupt::flag())?;
+        let set = |done| progress.set(done);
+        forward::to_pipe(&view, threads, &mut stdout, &set, interrupt::flag())?;
+        drop(progress);
         told(&view, quiet)
     };
     for loss in &losses {
@@ -207,9 +216,12 @@ pub fn to_archive(
     quiet: bool,
 ) -> Result<vmcask_archive::Written> {
     let plan = archive::plan(input)?;
-    let total = plan.extents.iter().map(|e| e.end - e.start).sum();
-    let progress = Progress::new("archiving", total, quiet);
+    let progress = progress_of(&plan, quiet);
     Ok(archive::write(input, &plan, options, out, &|done| progress.set(done), interrupt::flag())?)
+}
+
+fn progress_of(plan: &Plan, quiet: bool) -> Progress {
+    Progress::new("archiving", plan.extents.iter().map(|e| e.end - e.start).sum(), quiet)
 }
 
 /// Fills `out` with a view or with what an archive holds, not committed yet.

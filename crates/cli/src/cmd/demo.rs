@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use rand::{Rng, RngExt, SeedableRng};
 use vmcask_archive::WriteOptions;
 use vmcask_convert::{Dump, OutputFile, input};
@@ -18,7 +19,7 @@ use vmcask_synth::{Spec, SynthDump};
 use super::{convert, generate, verify};
 use crate::args::{DemoArgs, threads};
 use crate::size::{count, human};
-use crate::{Outcome, interrupt};
+use crate::{Outcome, interrupt, terminal};
 
 /// The machine: 64 GiB, of which half a GiB is dumped.
 const RAM: u64 = 64 << 30;
@@ -257,6 +258,15 @@ impl std::fmt::Display for Report {
         for column in 2..4 {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        // On a narrow terminal the sentences are broken, the figures aren't.
+        if let Some(width) = terminal::width() {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width as u16);
+            for column in [0, 2, 3] {
+                if let Some(column) = table.column_mut(column) {
+                    column.set_constraint(ColumnConstraint::ContentWidth);
+                }
             }
         }
         write!(f, "{table}")

@@ -5,16 +5,17 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Result;
 use serde::Serialize;
 use vmcask_convert::input;
-use vmcask_inspect::Kernel;
 use vmcask_inspect::msgbuf::{Line, Order};
 use vmcask_inspect::text::printable;
+use vmcask_inspect::{Kernel, MessageBuffer};
 
 use super::kernel::{
     LossJson, check_image, kernel_of, losses_json, messages, open_image, tell_losses,
 };
 use super::print_warnings;
 use crate::args::DmesgArgs;
-use crate::{Outcome, json, warn};
+use crate::progress::spin;
+use crate::{Outcome, json, remark, warn};
 
 #[derive(Serialize)]
 struct Dmesg {
@@ -59,7 +60,8 @@ pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
         check_image(&input, kernel);
     }
     let memory = kernel.as_ref().map(Kernel::memory);
-    let (messages, in_vain) = messages(&input, kernel.as_ref().zip(memory.as_ref()))?;
+    let both = kernel.as_ref().zip(memory.as_ref());
+    let (messages, in_vain) = spin("looking for messages", || messages(&input, both))?;
     if let Some(why) = in_vain {
         warn(&args.file, format!("the order isn't exact: {why}"));
     }
@@ -77,12 +79,18 @@ pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
     } else {
         if messages.order != Order::Exact && !quiet {
             let how = messages.order.explain();
-            eprintln!("vmcask: {}: messages in order {how}", args.file.display());
+            remark(format_args!("{}: messages in order {how}", args.file.display()));
         }
-        for line in messages.lines() {
-            writeln!(out, "{}", printable(line.text))?;
-        }
+        write(&messages, &mut out)?;
     }
     out.flush()?;
     Ok(tell_losses(&args.file, &messages.losses))
+}
+
+/// The messages as lines.
+pub fn write(messages: &MessageBuffer, out: &mut impl Write) -> io::Result<()> {
+    for line in messages.lines() {
+        writeln!(out, "{}", printable(line.text))?;
+    }
+    Ok(())
 }

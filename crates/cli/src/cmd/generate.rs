@@ -4,6 +4,7 @@ mod archive;
 mod check;
 mod truth;
 
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,14 +58,15 @@ pub fn run(args: &GenArgs, quiet: bool) -> Result<Outcome> {
                 GenFormat::Archive => "archive of a minidump",
                 GenFormat::Device => "dump device with a minidump",
             };
-            println!(
+            writeln!(
+                io::stdout(),
                 "{}: {} {what} of {}, {} of a {} machine's memory",
                 path.display(),
                 spec.arch,
                 human(dump.len()),
                 human(spec.dump),
                 human(spec.ram)
-            );
+            )?;
         }
     }
     if args.print_truth {

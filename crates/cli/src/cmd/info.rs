@@ -15,6 +15,7 @@ use vmcask_inspect::text;
 
 use super::{print_warnings, use_kernel};
 use crate::args::InfoArgs;
+use crate::progress::spin;
 use crate::size::{count, human};
 use crate::{Outcome, json};
 
@@ -115,7 +116,7 @@ pub fn run(args: &InfoArgs) -> Result<Outcome> {
         input => input?,
     };
     use_kernel(&mut input, args.kernel.as_deref())?;
-    let info = collect(&input)?;
+    let info = spin("looking for page tables", || collect(&input))?;
     let mut out = io::stdout().lock();
     if args.json {
         json::write(&mut out, &info)?;
@@ -168,6 +169,13 @@ fn text_dump(text: &TextDump, as_json: bool) -> Result<Outcome> {
         writeln!(out, "  {:<20} {:>12}", printable(&f.name), count(f.bytes))?;
     }
     Ok(Outcome::Done)
+}
+
+/// What `vmcask info --json` prints.
+pub fn json(input: &Input) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(&collect(input)?)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 fn hex(n: u64) -> String {
@@ -387,9 +395,9 @@ fn print_minidump(m: &MinidumpInfo, out: &mut impl Write) -> io::Result<()> {
     if let Some(more) = m.dump_avail.len().checked_sub(MOST_RANGES).filter(|&n| n > 0) {
         writeln!(out, "{:<11} and {more} ranges more (--json has all)", "")?;
     }
-    writeln!(out, "parts       offset         bytes")?;
+    writeln!(out, "parts        offset         bytes")?;
     for p in &m.parts {
-        writeln!(out, "  {:<9} {:<#14x} {}", p.part, p.offset, count(p.bytes))?;
+        writeln!(out, "  {:<10} {:<#14x} {}", p.part, p.offset, count(p.bytes))?;
     }
     Ok(())
 }

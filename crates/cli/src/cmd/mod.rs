@@ -8,6 +8,8 @@ pub mod dmesg;
 pub mod generate;
 pub mod info;
 mod kernel;
+pub mod manual;
+pub mod mount;
 pub mod pages;
 pub mod ps;
 pub mod read;
@@ -21,6 +23,7 @@ use anyhow::Result;
 use vmcask_convert::Input;
 use vmcask_dump::KernelImage;
 
+use crate::progress::spin;
 use crate::warn;
 
 /// Tells what is odd about an input that can be read all the same.
@@ -32,7 +35,8 @@ fn print_warnings(input: &Input) {
 
 /// Opens the kernel image, where one is named, and tells the dump.
 fn use_kernel(input: &mut Input, path: Option<&Path>) -> Result<Option<KernelImage>> {
-    path.map(|path| kernel::open_image(input, path)).transpose()
+    let open = |path| spin("looking for page tables", || kernel::open_image(input, path));
+    path.map(open).transpose()
 }
 
 /// The rename at the end would put the output in the place of its input.

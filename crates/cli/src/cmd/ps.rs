@@ -11,6 +11,7 @@ use super::kernel::{
 };
 use super::print_warnings;
 use crate::args::PsArgs;
+use crate::progress::spin;
 use crate::{Outcome, json};
 
 #[derive(Serialize)]
@@ -31,7 +32,8 @@ pub fn run(args: &PsArgs) -> Result<Outcome> {
     let image = open_image(&mut input, &args.kernel)?;
     let kernel = kernel_of(&input, &image)?;
     check_image(&input, &kernel);
-    let list = kernel.threads().with_context(|| args.file.display().to_string())?;
+    let list = spin("listing threads", || kernel.threads())
+        .with_context(|| args.file.display().to_string())?;
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         let ps = Ps {

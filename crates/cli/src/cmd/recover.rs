@@ -1,6 +1,7 @@
 //! `vmcask recover`: what is intact of a damaged archive, and a list of what
 //! isn't.
 
+use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
     }
     let out = args.output_args.create(&args.output)?;
     let threads = args.output_args.threads();
-    let progress = Progress::new("checking", 1000, quiet);
+    let progress = Progress::steps("checking", 1000, quiet);
     let recovered =
         vmcask_archive::recover(&file, threads, &|done| progress.set(done), interrupt::flag())
             .with_context(|| format!("{}: nothing can be recovered", path.display()))?;
@@ -95,40 +96,49 @@ pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
     if args.json {
         json::write(&mut std::io::stdout().lock(), &outcome)?;
     } else {
-        print(&outcome, args, &memory, quiet);
+        print(&outcome, args, &memory, quiet, &mut io::stdout().lock())?;
     }
     Ok(if outcome.lost.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 
-fn print(o: &Outcomes, args: &RecoverArgs, memory: &Memory, quiet: bool) {
+fn print(
+    o: &Outcomes,
+    args: &RecoverArgs,
+    memory: &Memory,
+    quiet: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
     if let Some(e) = &o.index_damage {
         warn(&args.input, format_args!("{e}; read by its checkpoints instead"));
     }
     for lost in o.lost.iter().take(PRINTED) {
-        print!("lost: offset {:#x}, {} bytes", lost.offset, lost.bytes);
+        write!(out, "lost: offset {:#x}, {} bytes", lost.offset, lost.bytes)?;
         for (i, p) in lost.physical.iter().enumerate() {
             let what = if i == 0 { ": physical" } else { "," };
-            print!("{what} {}, {} bytes", p.address, p.bytes);
+            write!(out, "{what} {}, {} bytes", p.address, p.bytes)?;
         }
-        println!();
+        writeln!(out)?;
     }
     if o.lost.len() > PRINTED {
-        println!("and {} ranges more (--json lists all)", count((o.lost.len() - PRINTED) as u64));
+        let more = count((o.lost.len() - PRINTED) as u64);
+        writeln!(out, "and {more} ranges more (--json lists all)")?;
     }
     if !o.lost.is_empty() {
         if let Memory::Unknown(why) = memory {
             warn(&args.input, format_args!("physical addresses can't be told: {why}"));
         }
-        println!(
+        writeln!(
+            out,
             "{}: {} lost in {} damaged frames; {} of the lost cells were duplicates of others",
             args.output.display(),
             human(o.bytes_lost),
             count(o.frames_damaged),
             count(o.duplicate_cells_lost)
-        );
+        )?;
     } else if !quiet {
-        println!("{}: nothing is lost", args.output.display());
+        writeln!(out, "{}: nothing is lost", args.output.display())?;
     }
+    Ok(())
 }
 
 /// What tells physical addresses from offsets in the dump.

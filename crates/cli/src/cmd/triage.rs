@@ -19,7 +19,9 @@ use super::kernel::{
 use super::print_warnings;
 use crate::Outcome;
 use crate::args::TriageArgs;
+use crate::progress::spin;
 use crate::size::human;
+use crate::terminal::{self, paragraph};
 
 /// Messages shown: a panic with its backtrace and registers fits.
 const LAST_LINES: usize = 40;
@@ -82,7 +84,7 @@ pub fn run(args: &TriageArgs) -> Result<Outcome> {
     }
     let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
     let kernel = image.as_ref().map(|image| kernel_of(&input, image)).transpose()?;
-    let found = find(&input, kernel.as_ref());
+    let found = spin("looking", || find(&input, kernel.as_ref()));
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         crate::json::write(&mut out, &json(args, &found))?;
@@ -240,8 +242,9 @@ fn json(args: &TriageArgs, found: &Found<'_>) -> Triage {
 fn print(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
     let input = found.input;
     let facts = &found.facts;
+    let width = terminal::width();
     let line = |out: &mut dyn Write, label: &str, what: Option<String>| match what {
-        Some(what) => writeln!(out, "{label:<10} {what}"),
+        Some(what) => paragraph(out, &format!("{label:<10} "), &what, width),
         None => Ok(()),
     };
     let bytes = human(input.source.len());
@@ -291,7 +294,7 @@ fn print(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
     if !found.losses.is_empty() {
         writeln!(out, "\nmissing")?;
         for loss in found.losses.list().iter().take(20) {
-            writeln!(out, "  {loss}")?;
+            paragraph(out, "  ", &loss.to_string(), width)?;
         }
         let rest = found.losses.list().len().saturating_sub(20) as u64 + found.losses.more();
         if rest > 0 {

@@ -1,6 +1,8 @@
 //! `vmcask verify`: an archive against its checksums, a dump against its
 //! size.
 
+use std::io::{self, Write};
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 use vmcask_archive::{ArchiveReader, Report};
@@ -48,30 +50,33 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
         let verdict = verdict(&input, &report, damages.collect());
         json::write(&mut std::io::stdout().lock(), &verdict)?;
     }
+    let mut out = io::stdout().lock();
     if report.is_intact() {
         if !quiet && !args.json {
             let stats = archive.stats();
-            println!(
+            writeln!(
+                out,
                 "{}: intact: {} cells, {} frames, digest {}",
                 args.file.display(),
                 count(stats.cells),
                 count(stats.frames),
                 archive.digest()
-            );
+            )?;
         }
         return Ok(Outcome::Done);
     }
     if !args.json {
         for e in report.index.iter().chain(&report.others) {
-            println!("{e}");
+            writeln!(out, "{e}")?;
         }
         for d in &report.damages {
-            println!(
+            writeln!(
+                out,
                 "offset {:#x}, {} bytes: {}",
                 d.range.start,
                 d.range.end - d.range.start,
                 d.error
-            );
+            )?;
         }
     }
     if report.damaged_cells > 0 {
@@ -133,11 +138,12 @@ fn dump(input: &Input, args: &VerifyArgs) -> Result<Outcome> {
         );
     }
     if !args.json {
-        println!(
+        writeln!(
+            io::stdout(),
             "{}: {}: complete, {holds} (it has no checksums: its structure was checked)",
             args.file.display(),
             input.dump.name(),
-        );
+        )?;
     }
     Ok(Outcome::Done)
 }

@@ -19,7 +19,7 @@ use vmcask_measure::Lookup;
 use vmcask_measure::lookup::{Asked, Queries};
 
 const QUERIES: usize = 1 << 20;
-const HASH_QUERIES: usize = 512;
+const HASH_QUERIES: usize = 256;
 /// Farther apart than this, a baseline would not be faithful.
 const WITHIN: f64 = 0.15;
 
@@ -77,7 +77,7 @@ impl Drop for InC {
 
 fn main() {
     let Some(extent) = Extent::asked() else { return };
-    let passes = extent.either(5, 11);
+    let passes = extent.either(5, 7);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mut table = Table::new(
         "Rust beside C",

@@ -8,13 +8,13 @@ use vmcask_benches::text::{cell, head};
 use crate::{date, svg};
 
 const STYLE: &str = "
-body { font: 15px/1.45 sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
+body { font: 15px/1.45 sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
 h1 { font-size: 1.7rem } h2 { margin-top: 3rem; border-bottom: 1px solid #999 } h3 { margin: 1.8rem 0 .5rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th { text-align: left; vertical-align: bottom; border-bottom: 2px solid #444; font-weight: 600 }
-th, td { padding: .2rem .8rem .2rem 0 } td { border-bottom: 1px solid #ddd; white-space: nowrap }
-td.n, th.n { text-align: right } td small { color: #555; display: block }
+th, td { padding: .2rem .8rem .2rem 0 } td { border-bottom: 1px solid #ddd; vertical-align: top }
+td.n, th.n { text-align: right } td.n { white-space: nowrap } td small { color: #555; display: block }
 .notes { color: #333; font-size: .92em } .place { color: #444; font-size: .9em }
 svg { max-width: 100%; height: auto; display: block; margin: .5rem 0 }
 code { background: #f2f2f2; padding: .1rem .3rem }

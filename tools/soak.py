@@ -53,7 +53,7 @@ class Soak:
     def run(self, *words, ok=(0,)):
         """Runs vmcask; dies only by the exit codes it documents."""
         words = [self.binary, "-q", *map(str, words)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=600)
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3600)
         self.counts["commands"] += 1
         if done.returncode not in ok or b"panicked" in done.stderr:
             raise Differs(f"{' '.join(words)}: {done.returncode}: {done.stderr[-500:].decode()}")

@@ -84,7 +84,8 @@ fn warn(file: &std::path::Path, what: impl std::fmt::Display) {
     remark(format_args!("warning: {}: {what}", file.display()));
 }
 
-/// A line on standard error. That nobody reads it is no reason to fail.
+/// A line on standard error, in one piece: others write there, too. That nobody
+/// reads it is no reason to fail.
 fn remark(what: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "vmcask: {what}");
+    let _ = io::stderr().write_all(format!("vmcask: {what}\n").as_bytes());
 }

@@ -1,7 +1,7 @@
 //! Progress bars: on a terminal, for what takes longer than a second. And
 //! the line that SIGUSR1 or SIGINFO asks for, terminal or not.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -150,8 +150,7 @@ pub fn tell() {
         Some(work) => work.line(),
         None => format!("running for {}", HumanDuration(BEGAN.elapsed())),
     };
-    // Nobody may be there to read it.
-    let print = || drop(writeln!(std::io::stderr(), "vmcask: {line}"));
+    let print = || crate::remark(&line);
     match &work {
         Some(work) => work.bar.suspend(print),
         None => print(),

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
 
 use vmcask_dump::detect::{self, Format};
 
@@ -68,10 +67,7 @@ pub(crate) fn peek(
     Ok((prefix, Box::new(again)))
 }
 
-/// A file or, for `-`, standard input as a stream.
-pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin()));
-    }
-    Ok(Box::new(BufReader::with_capacity(BUFFER, File::open(path)?)))
+/// A pipe as a stream.
+pub(crate) fn buffered(pipe: File) -> Box<dyn Read + Send> {
+    Box::new(BufReader::with_capacity(BUFFER, pipe))
 }

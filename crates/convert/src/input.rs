@@ -140,11 +140,10 @@ pub fn open_streams_too(path: &Path) -> Result<Input> {
     if meta.is_dir() {
         return Err(unopened(io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
     }
-    let Some(file) = FileSource::new_if_seekable(file).map_err(unopened)? else {
-        let reader = container::open(path).map_err(unopened)?;
-        return stream(path, reader, None, 0);
-    };
-    Input::of_source(path, Arc::new(file))
+    match FileSource::new_if_seekable(file).map_err(unopened)? {
+        Ok(file) => Input::of_source(path, Arc::new(file)),
+        Err(pipe) => stream(path, container::buffered(pipe), None, 0),
+    }
 }
 
 impl Input {

@@ -239,19 +239,20 @@ impl FileSource {
         Self::new(File::open(path)?)
     }
 
-    /// Takes a regular file or a block device; `None` for what has no length:
-    /// pipes, sockets, terminals.
-    pub fn new_if_seekable(file: File) -> io::Result<Option<Self>> {
+    /// Takes a regular file or a block device, and gives back what has no
+    /// length: pipes, sockets, terminals. (A pipe mustn't be closed and opened
+    /// again: its writer would be told that nobody reads.)
+    pub fn new_if_seekable(file: File) -> io::Result<Result<Self, File>> {
         use std::os::unix::fs::FileTypeExt;
         let meta = file.metadata()?;
         if meta.is_file() {
-            return Ok(Some(Self { file, len: meta.len() }));
+            return Ok(Ok(Self { file, len: meta.len() }));
         }
         if meta.file_type().is_block_device() {
             let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
-            return Ok(Some(Self { file, len }));
+            return Ok(Ok(Self { file, len }));
         }
-        Ok(None)
+        Ok(Err(file))
     }
 
     /// Takes an open file; its length is fixed here.

@@ -67,9 +67,9 @@ impl Memory {
         Self { path, what, src, plan, dir }
     }
 
-    /// The default, for `threads`.
-    pub fn options(threads: usize) -> WriteOptions {
-        WriteOptions { threads, ..WriteOptions::default() }
+    /// What `vmcask convert` packs it with.
+    pub fn options(&self) -> WriteOptions {
+        WriteOptions { threads: 2, ..WriteOptions::suited_to(&self.plan) }
     }
 
     /// Its archive.
@@ -109,7 +109,7 @@ fn main() {
     let Some(extent) = Extent::asked() else { return };
     let memory = Memory::open(extent);
     if let Some(to) = words.iter().position(|w| w == "pack").and_then(|n| words.get(n + 1)) {
-        let (archive, written) = memory.pack(&Memory::options(2));
+        let (archive, written) = memory.pack(&memory.options());
         std::fs::write(to, archive).expect("the output");
         println!("{written:?}");
         return;

@@ -204,7 +204,7 @@ pub fn random_pages(memory: &Memory) -> Table {
         "A random page that is not zero, read alone",
         &[("reader", ""), ("median", "us"), ("90th percentile", "us"), ("median / vmcask's", "")],
     );
-    let archive = reader(memory.pack(&Memory::options(2)).0);
+    let archive = reader(memory.pack(&memory.options()).0);
     let places = pages::places(&archive, &*memory.src);
     let ours = pages::archive(&archive, &*memory.src, &places);
     let mut row = |name: String, times: Times| {
@@ -212,7 +212,7 @@ pub fn random_pages(memory: &Memory) -> Table {
         table.row([name.into(), times.median.into(), times.p90.into(), ratio.into()]);
     };
     row("vmcask archive".into(), ours);
-    for frame in [WriteOptions::default().cells_per_frame * 4096, 64 << 10] {
+    for frame in [memory.options().cells_per_frame * 4096, 64 << 10] {
         let file = zeekstd(memory, frame);
         let times = pages::zeekstd(&file, &*memory.src, &places);
         row(format!("zeekstd, {} KiB a frame", frame >> 10), times);

@@ -13,7 +13,8 @@ use vmcask_dump::ReadAt;
 
 use crate::{Memory, pages, reader, synthetic};
 
-/// Cells a frame and a block, level. The fourth is the default.
+/// Cells a frame and a block. The second is the default from a GiB on, the fourth
+/// below.
 const FRAMES: [(u32, u32); 6] = [(2, 2), (4, 4), (6, 6), (6, 4), (8, 4), (16, 8)];
 const LEVELS: [i32; 4] = [1, 3, 4, 6];
 /// Cells in order of resemblance: none, or as the default.
@@ -48,7 +49,7 @@ pub fn sweep(memory: &Memory, extent: Extent) -> (Table, Chart) {
                     cells_per_frame,
                     cells_per_block,
                     level: *level,
-                    ..Memory::options(2)
+                    ..memory.options()
                 };
                 if !resemblance {
                     opts.cells_in_order = 0;
@@ -79,7 +80,10 @@ pub fn sweep(memory: &Memory, extent: Extent) -> (Table, Chart) {
             chart.series(&format!("level {level}, {order} order"), points);
         }
     }
-    table.note("The default: 24 KiB in blocks of 16 KiB, level 3, in order of resemblance.");
+    table.note(
+        "The default: 24 KiB in blocks of 16 KiB, from a GiB on 16 KiB; level 3, in order of \
+         resemblance.",
+    );
     table.note("Two threads, each archive written once to memory; packing reads a memory map.");
     chart.note("Frames of 8 to 64 KiB; the default aims at 16 us.");
     (table, chart)
@@ -106,7 +110,7 @@ pub fn opening(memory: &Memory, extent: Extent) -> Table {
         let out = vmcask_convert::OutputFile::create(&archive, true).expect("room");
         let go = std::sync::atomic::AtomicBool::new(false);
         let plan = vmcask_convert::archive::plan(&opened).expect("a plan");
-        let options = Memory::options(2);
+        let options = WriteOptions { threads: 2, ..WriteOptions::suited_to(&plan) };
         vmcask_convert::archive::write(&opened, &plan, &options, &out, &|_| {}, &go)
             .expect("an archive");
         out.commit().expect("room");
@@ -145,7 +149,7 @@ pub fn threads(memory: &Memory) -> Table {
         "Random pages from one reader by several threads",
         &[("threads", ""), ("pages", "1/s"), ("beside one thread", "")],
     );
-    let reader = reader(memory.pack(&Memory::options(2)).0);
+    let reader = reader(memory.pack(&memory.options()).0);
     let rate = |threads: u64| {
         let start = Instant::now();
         std::thread::scope(|scope| {

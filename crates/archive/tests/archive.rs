@@ -109,6 +109,16 @@ fn cells_in_order_of_resemblance() {
 }
 
 #[test]
+fn frames_suit_the_length() {
+    for (len, open_end, cells) in
+        [(1 << 30, false, 4), ((1 << 30) - 1, false, 6), (1 << 40, true, 6)]
+    {
+        let plan = Plan { open_end, ..Plan::whole(len) };
+        assert_eq!(WriteOptions::suited_to(&plan).cells_per_frame, cells, "{len}");
+    }
+}
+
+#[test]
 fn a_source_that_changes_is_told() {
     /// Another byte each time it is read.
     struct Changes(Vec<u8>, std::sync::atomic::AtomicU8);

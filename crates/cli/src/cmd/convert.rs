@@ -66,7 +66,8 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     let threads = args.output_args.threads();
     let losses = match (target(to, args), &input.stream) {
         (None, _) => {
-            to_archive(&input, &write_options(args), &out, quiet)?;
+            let plan = archive::plan(&input)?;
+            to_archive(&input, &plan, &write_options(args, &plan), &out, quiet)?;
             Vec::new()
         }
         (Some(to), Some(stream)) => {
@@ -146,12 +147,14 @@ fn target(to: To, args: &ConvertArgs) -> Option<Target> {
     }
 }
 
-fn write_options(args: &ConvertArgs) -> WriteOptions {
+fn write_options(args: &ConvertArgs, plan: &Plan) -> WriteOptions {
+    // A plain archive has nothing to gain from smaller frames.
+    let suited = if args.plain { WriteOptions::default() } else { WriteOptions::suited_to(plan) };
     WriteOptions {
         level: args.level,
         plain: args.plain,
         threads: args.output_args.threads(),
-        ..WriteOptions::default()
+        ..suited
     }
 }
 
@@ -182,7 +185,7 @@ fn to_pipe(
         archive::write_to(
             input,
             &plan,
-            &write_options(args),
+            &write_options(args, &plan),
             &mut stdout,
             &|done| progress.set(done),
             interrupt::flag(),
@@ -211,13 +214,13 @@ fn to_pipe(
 /// Fills `out` with an archive, not committed yet.
 pub fn to_archive(
     input: &Input,
+    plan: &Plan,
     options: &WriteOptions,
     out: &OutputFile,
     quiet: bool,
 ) -> Result<vmcask_archive::Written> {
-    let plan = archive::plan(input)?;
-    let progress = progress_of(&plan, quiet);
-    Ok(archive::write(input, &plan, options, out, &|done| progress.set(done), interrupt::flag())?)
+    let progress = progress_of(plan, quiet);
+    Ok(archive::write(input, plan, options, out, &|done| progress.set(done), interrupt::flag())?)
 }
 
 fn progress_of(plan: &Plan, quiet: bool) -> Progress {

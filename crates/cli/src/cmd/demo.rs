@@ -63,8 +63,9 @@ fn demo(dir: &Path, kept: bool, quiet: bool) -> Result<Outcome> {
     let original = input::open(&dump)?;
     let start = Instant::now();
     let out = OutputFile::create(&cask, kept)?;
-    let options = WriteOptions { threads, ..WriteOptions::default() };
-    let written = convert::to_archive(&original, &options, &out, quiet)?;
+    let plan = vmcask_convert::archive::plan(&original)?;
+    let options = WriteOptions { threads, ..WriteOptions::suited_to(&plan) };
+    let written = convert::to_archive(&original, &plan, &options, &out, quiet)?;
     out.commit()?;
     let took = start.elapsed();
     report.row(

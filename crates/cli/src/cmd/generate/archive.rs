@@ -40,7 +40,8 @@ pub fn write(
 ) -> Result<()> {
     let source: Arc<dyn ReadAt> = Arc::new(Source(dump.clone()));
     let input = Input::of_source(path, source)?;
-    let options = WriteOptions { threads, ..WriteOptions::default() };
-    convert::to_archive(&input, &options, out, quiet)?;
+    let plan = vmcask_convert::archive::plan(&input)?;
+    let options = WriteOptions { threads, ..WriteOptions::suited_to(&plan) };
+    convert::to_archive(&input, &plan, &options, out, quiet)?;
     Ok(())
 }

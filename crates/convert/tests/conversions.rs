@@ -14,7 +14,7 @@ use vmcask_archive::{ArchiveReader, WriteOptions, write};
 use vmcask_convert::view::target::Options;
 use vmcask_convert::{Dump, Input, Target};
 use vmcask_dump::vm::leaves;
-use vmcask_dump::{Minidump, Pfn, PhysAddr, ReadAt, VirtAddr};
+use vmcask_dump::{Minidump, Pfn, PhysAddr, VirtAddr};
 
 const MINIDUMP: Target = Target::Minidump { version: None };
 
@@ -145,11 +145,11 @@ fn follows_kernel_map(mini: &Mini) -> bool {
 }
 
 /// An archive of a dump.
-fn archived(source: Arc<dyn ReadAt>) -> Arc<ArchiveReader> {
+fn archived(source: &Arc<dyn vmcask_dump::ReadAt>) -> Arc<ArchiveReader> {
     let input = Input::of_source(Path::new("vmcore"), source.clone()).unwrap();
     let plan = vmcask_convert::archive::plan(&input).unwrap();
     let (mut archive, go) = (Vec::new(), AtomicBool::new(false));
-    write(&*source, &plan, &WriteOptions::default(), &mut archive, &|_| {}, &go).unwrap();
+    write(&**source, &plan, &WriteOptions::default(), &mut archive, &|_| {}, &go).unwrap();
     Arc::new(ArchiveReader::open(Arc::new(archive)).unwrap())
 }
 
@@ -163,7 +163,7 @@ proptest! {
         let mut bytes = mini.bytes();
         bytes.truncate(bytes.len() - cut * mini.page as usize * mini.pages.len() / 3);
         let (Dump::Minidump(counted), source) = open(bytes) else { unreachable!() };
-        let reader = archived(source);
+        let reader = archived(&source);
         let map = reader.minidump_pages().unwrap().expect("a page map");
         let mapped = Minidump::open_mapped(reader, map).unwrap();
         let beyond = mini.ranges.last().map_or(0, |r| r.1 / mini.page) + 5;

@@ -228,7 +228,7 @@ fn dump_devices_and_what_is_wrong_with_them() {
     let good = header("FreeBSD Kernel Dump", len, 0);
     let out = info(&device(&good, 0, &dump));
     assert!(out.status.success(), "{}", stderr(&out));
-    for fact in ["host", "2023-11-14T22:13:20Z", "minidump, version 3", "\\u{1b}[2Jx"] {
+    for fact in ["host", "2023-11-14T22:13:20Z", "minidump, version 3", "\\x1b[2Jx"] {
         assert!(stdout(&out).contains(fact), "{fact} is not in {}", stdout(&out));
     }
     assert!(!stdout(&out).contains('\x1b'), "a dump must not speak to the terminal");

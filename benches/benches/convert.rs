@@ -10,11 +10,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use vmcask_benches::record::{Record, Spread, Table};
+use vmcask_benches::scratch;
 use vmcask_convert::view::target::{self, Options};
 use vmcask_convert::{OutputFile, Target, input, restore};
-use vmcask_synth::{Spec, SynthDump};
 
-const DUMP: u64 = 2 << 30;
+const DUMP_MIB: u64 = 2 << 10;
 const PASSES: usize = 9;
 
 fn main() {
@@ -22,22 +22,11 @@ fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;
     }
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("vmcask-bench-");
-    let dir = match std::env::var_os("VMCASK_BENCH_DIR") {
-        Some(dir) => builder.tempdir_in(dir),
-        None => builder.tempdir(),
-    }
-    .expect("a folder to write to");
+    let dir = scratch::folder();
     let path = |name: &str| dir.path().join(name);
     let (minidump, elf, copy) = (path("vmcore"), path("core"), path("copy"));
 
-    let spec = Spec { ram: 16 << 30, dump: DUMP, ..Spec::default() };
-    let dump = SynthDump::new(spec).expect("a possible dump");
-    let out = OutputFile::create(&minidump, false).expect("a file to write to");
-    let options = vmcask_synth::WriteOptions { sparse: true, threads: 2 };
-    dump.write_to(out.file(), options, &|_| {}, &AtomicBool::new(false)).expect("room for a dump");
-    out.commit().expect("room for a dump");
+    scratch::synthetic(&minidump, 16, DUMP_MIB, false);
 
     let mut table = Table::new(
         "2 GiB converted, and copied",

@@ -16,13 +16,13 @@ use std::time::Instant;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use vmcask_archive::{ArchiveReader, WriteOptions};
+use vmcask_benches::scratch;
 use vmcask_convert::{OutputFile, archive, input, restore};
 use vmcask_dump::ReadAt;
 use vmcask_dump::source::MapSource;
 use vmcask_mount::{Entry, Options, Unmounter, mount};
-use vmcask_synth::{Spec, SynthDump};
 
-const DUMP: u64 = 2 << 30;
+const DUMP_MIB: u64 = 2 << 10;
 const PASSES: usize = 5;
 const READS: usize = 5000;
 
@@ -31,13 +31,7 @@ fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;
     }
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("vmcask-bench-");
-    let dir = match std::env::var_os("VMCASK_BENCH_DIR") {
-        Some(dir) => builder.tempdir_in(dir),
-        None => builder.tempdir(),
-    }
-    .expect("a folder to write to");
+    let dir = scratch::folder();
     let cask =
         std::env::var_os("VMCASK_BENCH_ARCHIVE").map_or_else(|| make(dir.path()), PathBuf::from);
     let at = dir.path().join("mnt");
@@ -96,17 +90,12 @@ fn main() {
 
 fn make(dir: &Path) -> PathBuf {
     let (dump, cask) = (dir.join("vmcore"), dir.join("vmcore.cask"));
-    let go_on = AtomicBool::new(false);
-    let spec = Spec { ram: 16 << 30, dump: DUMP, ..Spec::default() };
-    let synth = SynthDump::new(spec).expect("a possible dump");
-    let out = OutputFile::create(&dump, false).expect("a file to write to");
-    let options = vmcask_synth::WriteOptions { sparse: true, threads: 2 };
-    synth.write_to(out.file(), options, &|_| {}, &go_on).expect("room for a dump");
-    out.commit().expect("room for a dump");
+    scratch::synthetic(&dump, 16, DUMP_MIB, false);
     let input = input::open(&dump).expect("a dump");
     let plan = archive::plan(&input).expect("a plan");
+    let options = WriteOptions { threads: 2, ..WriteOptions::suited_to(&plan) };
     let out = OutputFile::create(&cask, false).expect("a file to write to");
-    archive::write(&input, &plan, &WriteOptions::default(), &out, &|_| {}, &go_on)
+    archive::write(&input, &plan, &options, &out, &|_| {}, &AtomicBool::new(false))
         .expect("room for an archive");
     out.commit().expect("room for an archive");
     std::fs::remove_file(dump).expect("room again");

@@ -8,6 +8,7 @@ pub mod program;
 pub mod quick;
 pub mod record;
 pub mod reference;
+pub mod scratch;
 pub mod text;
 
 use rand::{Rng, SeedableRng};

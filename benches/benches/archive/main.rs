@@ -18,17 +18,17 @@ mod peers;
 mod run;
 mod shape;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use vmcask_archive::{ArchiveReader, Plan, WriteOptions, Written, write};
 use vmcask_benches::quick::Extent;
 use vmcask_benches::record::Record;
-use vmcask_convert::{OutputFile, input};
+use vmcask_benches::scratch;
+use vmcask_convert::input;
 use vmcask_dump::ReadAt;
 use vmcask_dump::source::MapSource;
-use vmcask_synth::{Spec, SynthDump};
 
 /// What is archived.
 pub struct Memory {
@@ -46,18 +46,12 @@ pub struct Memory {
 
 impl Memory {
     fn open(extent: Extent) -> Self {
-        let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix("vmcask-bench-");
-        let dir = match std::env::var_os("VMCASK_BENCH_DIR") {
-            Some(dir) => builder.tempdir_in(dir),
-            None => builder.tempdir(),
-        }
-        .expect("a folder to write to");
+        let dir = scratch::folder();
         let (path, what) = if let Some(path) = std::env::var_os("VMCASK_MEMORY") {
             (PathBuf::from(path), "real memory")
         } else {
             let path = dir.path().join("vmcore");
-            synthetic(&path, 16, extent.either(64, 512), false);
+            scratch::synthetic(&path, 16, extent.either(64, 512), false);
             (path, "synthetic memory (profile `real`): VMCASK_MEMORY names no real one")
         };
         let src: Arc<dyn ReadAt> = Arc::new(MapSource::open(&path).expect("the memory"));
@@ -84,16 +78,6 @@ impl Memory {
     pub fn ratio(&self, bytes: u64) -> f64 {
         self.src.len() as f64 / bytes as f64
     }
-}
-
-/// A synthetic minidump.
-pub fn synthetic(path: &Path, ram_gib: u64, dump_mib: u64, sparse: bool) {
-    let spec = Spec { ram: ram_gib << 30, dump: dump_mib << 20, sparse, ..Spec::default() };
-    let dump = SynthDump::new(spec).expect("a possible dump");
-    let out = OutputFile::create(path, true).expect("a file to write to");
-    let options = vmcask_synth::WriteOptions { sparse: true, threads: 2 };
-    dump.write_to(out.file(), options, &|_| {}, &AtomicBool::new(false)).expect("room for a dump");
-    out.commit().expect("room for a dump");
 }
 
 /// Opens an archive.

@@ -24,6 +24,17 @@ const PACKERS: [(&str, &str, &str); 3] = [
     ("zstd -9 -T2", "m.9.zst", r#"zstd -qf -9 -T2 "$2" -o "$3"/m.9.zst; sync "$3"/m.9.zst"#),
 ];
 
+/// Columns of tables of packers.
+const PACKED: [(&str, &str); 7] = [
+    ("program", ""),
+    ("size", "bytes"),
+    ("ratio", ""),
+    ("wall", "s"),
+    ("CPU", "s"),
+    ("peak memory", "MiB"),
+    ("wall / zstd -3", ""),
+];
+
 const NOT_INSTALLED: &str = "not installed";
 
 impl Memory {
@@ -62,18 +73,7 @@ fn absent(table: &mut Table, name: &str) {
 
 /// Size, time, memory.
 pub fn packing(memory: &Memory, extent: Extent) -> Table {
-    let mut table = Table::new(
-        "A dump packed",
-        &[
-            ("program", ""),
-            ("size", "bytes"),
-            ("ratio", ""),
-            ("wall", "s"),
-            ("CPU", "s"),
-            ("peak memory", "MiB"),
-            ("wall / zstd -3", ""),
-        ],
-    );
+    let mut table = Table::new("A dump packed", &PACKED);
     let scripts = PACKERS.map(|(_, _, script)| script);
     if !have("zstd") {
         let runs = memory.run(&scripts[..1], memory.passes(extent));
@@ -136,18 +136,7 @@ pub fn unpacking(memory: &Memory, extent: Extent) -> Table {
 
 /// `--plain`, beside what has frames of the same size.
 pub fn plain(memory: &Memory, extent: Extent) -> Table {
-    let mut table = Table::new(
-        "A dump packed with --plain",
-        &[
-            ("program", ""),
-            ("size", "bytes"),
-            ("ratio", ""),
-            ("wall", "s"),
-            ("CPU", "s"),
-            ("peak memory", "MiB"),
-            ("wall / zstd -3", ""),
-        ],
-    );
+    let mut table = Table::new("A dump packed with --plain", &PACKED);
     let ours = r#""$1" -q convert -f --plain --to archive "$2" "$3"/m.plain.zst"#;
     let scripts = [ours, PACKERS[1].2];
     let n = if have("zstd") { 2 } else { 1 };

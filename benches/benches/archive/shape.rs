@@ -8,10 +8,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use vmcask_archive::WriteOptions;
 use vmcask_benches::quick::Extent;
 use vmcask_benches::record::{Axis, Chart, Spread, Table};
+use vmcask_benches::scratch;
 use vmcask_convert::{Input, input};
 use vmcask_dump::ReadAt;
 
-use crate::{Memory, pages, reader, synthetic};
+use crate::{Memory, pages, reader};
 
 /// Cells a frame and a block. The second is the default from a GiB on, the fourth
 /// below.
@@ -105,7 +106,7 @@ pub fn opening(memory: &Memory, extent: Extent) -> Table {
     {
         let dump = memory.dir.path().join("opened");
         let archive = memory.dir.path().join("opened.cask");
-        synthetic(&dump, *ram, dump_gib << 10, true);
+        scratch::synthetic(&dump, *ram, dump_gib << 10, true);
         let opened = input::open(&dump).expect("a dump");
         let out = vmcask_convert::OutputFile::create(&archive, true).expect("room");
         let go = std::sync::atomic::AtomicBool::new(false);

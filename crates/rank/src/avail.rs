@@ -103,6 +103,24 @@ impl AvailRanges {
         bit
     }
 
+    /// [`AvailRanges::bit_or_max`] of each of `pfns`, which are as many as
+    /// `bits`. Range after range, so that the inner loop has nothing but
+    /// arithmetic.
+    #[inline(always)]
+    pub(crate) fn bits_or_max(&self, pfns: &[Pfn], bits: &mut [u64]) {
+        if self.ranges.len() > SCAN_LIMIT {
+            bits.iter_mut().zip(pfns).for_each(|(bit, &pfn)| *bit = self.bit_by_search(pfn));
+            return;
+        }
+        bits.fill(u64::MAX);
+        for r in self.ranges.iter().rev() {
+            for (bit, pfn) in bits.iter_mut().zip(pfns) {
+                let within = pfn.0.wrapping_sub(r.first);
+                *bit = if within < r.pages { r.bit + within } else { *bit };
+            }
+        }
+    }
+
     #[cold]
     fn bit_by_search(&self, pfn: Pfn) -> u64 {
         // A shared page ends the first of its two ranges, and that is the

@@ -46,6 +46,57 @@ with_popcnt!(
     (words: &[u64]) -> (Vec<u16>, Vec<u64>)
 );
 
+/// [`index::find_batch_portable`] with the widest integers this processor
+/// has short of AVX-512's.
+pub(crate) fn find_batch_scalar(
+    words: &[u64],
+    blocks: &[u16],
+    supers: &[u64],
+    avail: &AvailRanges,
+    pfns: &[Pfn],
+    out: &mut [u64],
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+        fn fast(
+            words: &[u64],
+            blocks: &[u16],
+            supers: &[u64],
+            avail: &AvailRanges,
+            pfns: &[Pfn],
+            out: &mut [u64],
+        ) {
+            index::find_batch_portable(words, blocks, supers, avail, pfns, out);
+        }
+        if avx2_detected() {
+            // SAFETY: the processor has the features `fast` asks for.
+            return unsafe { fast(words, blocks, supers, avail, pfns, out) };
+        }
+    }
+    find_batch_popcnt(words, blocks, supers, avail, pfns, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2_detected() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("bmi1") && has!("bmi2") && has!("popcnt")
+}
+
+/// Asks for the cache line of word `at`: a hint, which takes any address.
+#[inline(always)]
+pub(crate) fn prefetch(words: &[u64], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the instruction never faults, whatever the address, and
+        // `wrapping_add` makes no claim about it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(words.as_ptr().wrapping_add(at).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (words, at);
+}
+
 /// Block and superblock counts, the fastest way this processor has.
 pub(crate) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
     #[cfg(target_arch = "x86_64")]
@@ -70,10 +121,9 @@ pub(crate) fn find_batch(
         && let Some(tables) = avx512::Tables::new(words, blocks, supers, avail)
     {
         // SAFETY: `detected` has found the features it asks for.
-        let done = unsafe { avx512::find_eights(&tables, pfns, out) };
-        return find_batch_popcnt(words, blocks, supers, avail, &pfns[done..], &mut out[done..]);
+        return unsafe { avx512::find_batch(&tables, pfns, out) };
     }
-    find_batch_popcnt(words, blocks, supers, avail, pfns, out);
+    find_batch_scalar(words, blocks, supers, avail, pfns, out);
 }
 
 /// The path that [`crate::RankIndex::find_batch`] takes on this processor, as
@@ -83,6 +133,9 @@ pub fn batch_path() -> &'static str {
     {
         if avx512::detected() {
             return "AVX-512 VPOPCNTDQ";
+        }
+        if avx2_detected() {
+            return "AVX2";
         }
         if std::arch::is_x86_feature_detected!("popcnt") {
             return "POPCNT";
@@ -104,13 +157,13 @@ mod avx512 {
     };
 
     use super::{AvailRanges, Pfn};
-    use crate::avail::SCAN_LIMIT;
-    use crate::index::{ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
+    use crate::index::{self, ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
 
     const LANES: usize = 8;
 
     pub(super) fn detected() -> bool {
-        std::arch::is_x86_feature_detected!("avx512f")
+        super::avx2_detected()
+            && std::arch::is_x86_feature_detected!("avx512f")
             && std::arch::is_x86_feature_detected!("avx512vpopcntdq")
     }
 
@@ -124,9 +177,8 @@ mod avx512 {
     }
 
     impl<'a> Tables<'a> {
-        /// `None` where the lengths don't fit, where there is a single block
-        /// (counts are gathered in pairs), and where there are so many ranges
-        /// that a search beats a scan.
+        /// `None` where the lengths don't fit, and where there is a single
+        /// block: counts are gathered in pairs.
         pub(super) fn new(
             words: &'a [u64],
             blocks: &'a [u16],
@@ -135,7 +187,7 @@ mod avx512 {
         ) -> Option<Self> {
             let fit = words.len() == blocks.len().checked_mul(BLOCK_WORDS)?
                 && supers.len() >= words.len().div_ceil(SUPER_WORDS);
-            (fit && blocks.len() >= 2 && avail.ranges().len() <= SCAN_LIMIT).then_some(Self {
+            (fit && blocks.len() >= 2).then_some(Self {
                 words,
                 blocks,
                 supers,
@@ -144,20 +196,21 @@ mod avx512 {
         }
     }
 
-    /// Looks up as many eights as both slices hold; returns how many pages
-    /// that was.
-    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
-    pub(super) fn find_eights(t: &Tables, pfns: &[Pfn], out: &mut [u64]) -> usize {
-        let (pfns, _) = pfns.as_chunks::<LANES>();
-        let (out, _) = out.as_chunks_mut::<LANES>();
-        for (pfns, out) in pfns.iter().zip(out.iter_mut()) {
-            // SAFETY: `Pfn` is a transparent u64, and there are 8 of them.
-            let pfn = unsafe { _mm512_loadu_si512(pfns.as_ptr().cast()) };
-            let ordinal = rank(t, bit_of(t.avail, pfn));
-            // SAFETY: 8 u64 are 64 bytes.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), ordinal) };
-        }
-        pfns.len().min(out.len()) * LANES
+    /// [`index::find_batch_portable`], eight pages at a time.
+    #[target_feature(enable = "avx512f,avx512vpopcntdq,bmi1,bmi2,popcnt")]
+    pub(super) fn find_batch(t: &Tables, pfns: &[Pfn], out: &mut [u64]) {
+        index::in_chunks(t.words, t.avail, pfns, out, |bits, out| {
+            let (eights, rest) = bits.as_chunks::<LANES>();
+            let (ordinals, others) = out.as_chunks_mut::<LANES>();
+            for (bits, ordinals) in eights.iter().zip(ordinals) {
+                // SAFETY: 8 u64 are 64 bytes, there and here.
+                unsafe {
+                    let ordinal = rank(t, _mm512_loadu_si512(bits.as_ptr().cast()));
+                    _mm512_storeu_si512(ordinals.as_mut_ptr().cast(), ordinal);
+                }
+            }
+            index::find_bits_portable(t.words, t.blocks, t.supers, rest, others);
+        });
     }
 
     /// [`index::count_portable`](crate::index::count_portable), two blocks at
@@ -197,19 +250,6 @@ mod avx512 {
         }
         supers.push(total);
         (blocks, supers)
-    }
-
-    /// [`AvailRanges::bit_or_max`] of 8 pages.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn bit_of(avail: &AvailRanges, pfn: __m512i) -> __m512i {
-        let mut bit = splat(u64::MAX);
-        for r in avail.ranges().iter().rev() {
-            let within = _mm512_sub_epi64(pfn, splat(r.first));
-            let inside = _mm512_cmplt_epu64_mask(within, splat(r.pages));
-            bit = _mm512_mask_add_epi64(bit, inside, within, splat(r.bit));
-        }
-        bit
     }
 
     /// The ordinals of 8 bits, [`ABSENT`] where not set or past the end.
@@ -327,6 +367,9 @@ mod tests {
                 out.fill(7);
                 find_batch_popcnt(w, b, s, &avail, &pfns, &mut out);
                 check("popcnt", &out);
+                out.fill(7);
+                find_batch_scalar(w, b, s, &avail, &pfns, &mut out);
+                check("no AVX-512", &out);
                 out.fill(7);
                 find_batch(w, b, s, &avail, &pfns, &mut out);
                 check("best", &out);

@@ -77,10 +77,6 @@ impl AvailRanges {
         self.ranges.iter().map(|r| (Pfn(r.first), r.pages))
     }
 
-    pub(crate) fn ranges(&self) -> &[Range] {
-        &self.ranges
-    }
-
     /// The bit of page `pfn`; `None` in a hole.
     #[inline]
     pub fn bit_of(&self, pfn: Pfn) -> Option<u64> {
@@ -103,21 +99,28 @@ impl AvailRanges {
         bit
     }
 
-    /// [`AvailRanges::bit_or_max`] of each of `pfns`, which are as many as
-    /// `bits`. Range after range, so that the inner loop has nothing but
-    /// arithmetic.
+    /// [`AvailRanges::bit_or_max`] of each of `pfns`, `N` being a multiple of
+    /// 8.
     #[inline(always)]
-    pub(crate) fn bits_or_max(&self, pfns: &[Pfn], bits: &mut [u64]) {
+    pub(crate) fn bits_or_max<const N: usize>(&self, pfns: &[Pfn; N], bits: &mut [u64; N]) {
         if self.ranges.len() > SCAN_LIMIT {
             bits.iter_mut().zip(pfns).for_each(|(bit, &pfn)| *bit = self.bit_by_search(pfn));
             return;
         }
-        bits.fill(u64::MAX);
-        for r in self.ranges.iter().rev() {
-            for (bit, pfn) in bits.iter_mut().zip(pfns) {
-                let within = pfn.0.wrapping_sub(r.first);
-                *bit = if within < r.pages { r.bit + within } else { *bit };
+        // Eight at a time stay in registers while all ranges are gone through.
+        let (bits, _) = bits.as_chunks_mut::<8>();
+        let (pfns, _) = pfns.as_chunks::<8>();
+        for (bits, pfns) in bits.iter_mut().zip(pfns) {
+            let mut found = [u64::MAX; 8];
+            for &Range { first, pages, bit } in self.ranges.iter().rev() {
+                for (found, pfn) in found.iter_mut().zip(pfns) {
+                    let within = pfn.0.wrapping_sub(first);
+                    // Masks: of a choice the compiler makes branches here.
+                    let inside = 0u64.wrapping_sub(u64::from(within < pages));
+                    *found = (*found & !inside) | (bit.wrapping_add(within) & inside);
+                }
             }
+            *bits = found;
         }
     }
 

@@ -121,7 +121,7 @@ where
         if bit >= words.len() as u64 * 64 {
             return self.total();
         }
-        rank_portable(words, blocks, supers, bit)
+        rank_in(words, blocks, supers, bit, simd::count_ones)
     }
 
     /// The page at `ordinal` among the dumped ones; `None` past the last.
@@ -208,8 +208,13 @@ where
     #[inline]
     fn find(&self, pfn: Pfn) -> Option<u64> {
         let bit = self.avail.bit_or_max(pfn);
-        let ordinal = simd::find(bit, self.words(), self.blocks(), self.supers());
-        (ordinal != ABSENT).then_some(ordinal)
+        // A branch, here rather than behind a call: where absent pages can be
+        // foretold, the lookup after them needn't wait for their word.
+        let word = self.words().get((bit / 64) as usize)?;
+        if word >> (bit % 64) & 1 == 0 {
+            return None;
+        }
+        Some(rank_in(self.words(), self.blocks(), self.supers(), bit, simd::count_ones))
     }
 
     fn memory(&self) -> usize {
@@ -225,83 +230,107 @@ fn select_in_word(mut word: u64, n: u64) -> u32 {
     word.trailing_zeros()
 }
 
-/// Set bits before `bit`, which must lie in `words`.
+/// Set bits before `bit`, which must lie in `words`; `count_ones` counts
+/// those of two words.
 #[inline(always)]
-fn rank_portable(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64 {
-    let block = (bit >> BLOCK_SHIFT) as usize;
-    let upper = (bit >> (BLOCK_SHIFT - 1)) & 1;
-    let half = block * BLOCK_WORDS + (upper as usize) * 2;
-    let bits = u128::from(words[half]) | u128::from(words[half + 1]) << 64;
-    let below = (1u128 << (bit & 127)) - 1;
-    // In the upper half count up from the middle, in the lower one down to
-    // it: all ones turn the count's sign and the mask around.
-    let down = upper.wrapping_sub(1);
-    let flip = u128::from(down) | u128::from(down) << 64;
-    let count = u64::from((bits & (below ^ flip)).count_ones());
-    let middle = supers[(bit >> SUPER_SHIFT) as usize].wrapping_add(blocks[block].into());
-    middle.wrapping_add((count ^ down).wrapping_sub(down))
+fn rank_in(
+    words: &[u64],
+    blocks: &[u16],
+    supers: &[u64],
+    bit: u64,
+    count_ones: impl Fn(u64, u64) -> u64,
+) -> u64 {
+    let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
+    let [low, high] = halves[(bit >> (BLOCK_SHIFT - 1)) as usize];
+    let (low, high, down) = to_count(bit, low, high);
+    let middle = supers[(bit >> SUPER_SHIFT) as usize]
+        .wrapping_add(blocks[(bit >> BLOCK_SHIFT) as usize].into());
+    middle.wrapping_add((count_ones(low, high) ^ down).wrapping_sub(down))
 }
 
-/// The ordinal of bit `bit`, or [`ABSENT`] where it isn't set or past the
-/// end.
+/// Of the half block that holds `bit`, the set bits between it and the
+/// block's middle; and whether their number is to be taken off the middle's
+/// count: all ones, or 0.
 #[inline(always)]
-pub(crate) fn find_portable(bit: u64, words: &[u64], blocks: &[u16], supers: &[u64]) -> u64 {
-    match words.get((bit / 64) as usize) {
-        Some(word) if word >> (bit % 64) & 1 != 0 => rank_portable(words, blocks, supers, bit),
-        _ => ABSENT,
-    }
+fn to_count(bit: u64, low: u64, high: u64) -> (u64, u64, u64) {
+    let below = (1u64 << (bit & 63)) - 1;
+    let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
+    // In the upper half count up from the middle, in the lower one down to
+    // it: all ones turn the count's sign and the mask around.
+    let down = ((bit >> (BLOCK_SHIFT - 1)) & 1).wrapping_sub(1);
+    (low & ((below | in_high) ^ down), high & ((below & in_high) ^ down), down)
 }
 
 /// Pages whose lines are fetched while those before them are counted: more
 /// than the misses a core has under way at once, few enough to stay in L1.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
-/// Hands `answer` the bits of a few dozen pages at a time ([`u64::MAX`] in a
-/// hole) and the ordinals to fill in, having asked for the bitmap's lines
-/// long before.
+/// The bits of a batch's pages, [`CHUNK`] at a time, each chunk's lines of the
+/// bitmap asked for while the one before it is counted.
 ///
-/// Nothing here depends on the lookup before, but a processor looks only
-/// some hundred instructions ahead. Beside one loop that did all for a page
-/// after the other this takes a half of the time where the bitmap lies in
-/// L3, a quarter where it doesn't.
-#[inline(always)]
-pub(crate) fn in_chunks(
-    words: &[u64],
-    avail: &AvailRanges,
-    pfns: &[Pfn],
-    out: &mut [u64],
-    answer: impl Fn(&[u64], &mut [u64]),
-) {
-    let locate = |pfns: &[Pfn], bits: &mut [u64; CHUNK]| {
-        let bits = &mut bits[..pfns.len()];
-        avail.bits_or_max(pfns, bits);
-        for &bit in &*bits {
-            simd::prefetch(words, (bit / 64) as usize);
+/// Nothing in a batch depends on the lookup before, but a processor looks
+/// only some hundred instructions ahead. Beside one loop that did all for a
+/// page after the other this takes a half of the time where the bitmap lies
+/// in L3, a quarter where it doesn't.
+///
+/// No closures here: they'd be compiled without the instructions that the
+/// function around them may use.
+pub(crate) struct Ahead<'a> {
+    words: &'a [u64],
+    avail: &'a AvailRanges,
+    /// Those to come after the ones in `bits`.
+    pfns: &'a [Pfn],
+    bits: [[u64; CHUNK]; 2],
+    turn: usize,
+}
+
+impl<'a> Ahead<'a> {
+    #[inline(always)]
+    pub(crate) fn new(words: &'a [u64], avail: &'a AvailRanges, pfns: &'a [Pfn]) -> Self {
+        let mut ahead = Self { words, avail, pfns, bits: [[0; CHUNK]; 2], turn: 0 };
+        ahead.locate();
+        ahead
+    }
+
+    /// The next chunk's bits, [`u64::MAX`] in a hole and behind the last page.
+    #[inline(always)]
+    pub(crate) fn bits(&mut self) -> &[u64; CHUNK] {
+        self.turn ^= 1;
+        self.locate();
+        &self.bits[self.turn ^ 1]
+    }
+
+    #[inline(always)]
+    fn locate(&mut self) {
+        let bits = &mut self.bits[self.turn];
+        if let Some((pfns, rest)) = self.pfns.split_first_chunk() {
+            self.pfns = rest;
+            self.avail.bits_or_max(pfns, bits);
+        } else if self.pfns.is_empty() {
+            return;
+        } else {
+            let mut pfns = [Pfn(u64::MAX); CHUNK];
+            pfns[..self.pfns.len()].copy_from_slice(self.pfns);
+            self.pfns = &[];
+            self.avail.bits_or_max(&pfns, bits);
         }
-    };
-    let n = pfns.len().min(out.len());
-    let (pfns, out) = (&pfns[..n], &mut out[..n]);
-    // This chunk's bits and the next one's.
-    let mut bits = [[0; CHUNK]; 2];
-    locate(&pfns[..n.min(CHUNK)], &mut bits[0]);
-    for (i, out) in out.chunks_mut(CHUNK).enumerate() {
-        let next = ((i + 1) * CHUNK).min(n);
-        locate(&pfns[next..(next + CHUNK).min(n)], &mut bits[(i + 1) % 2]);
-        answer(&bits[i % 2][..out.len()], out);
+        for &bit in &*bits {
+            simd::prefetch(self.words, (bit / 64) as usize);
+        }
     }
 }
 
 /// The ordinals of some bits, [`ABSENT`] where not set or past the end.
 ///
-/// In two steps, each a loop of its own: loads close together, and
-/// arithmetic that the compiler's vectors can do.
+/// In steps, each a loop of its own over as many as it always is: loads close
+/// together, and arithmetic that the compiler makes vectors of.
 #[inline(always)]
-pub(crate) fn find_bits_portable(
+pub(crate) fn find_bits(
     words: &[u64],
     blocks: &[u16],
     supers: &[u64],
-    bits: &[u64],
-    out: &mut [u64],
+    bits: &[u64; CHUNK],
+    out: &mut [u64; CHUNK],
 ) {
     let end = words.len() as u64 * 64;
     let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
@@ -310,30 +339,23 @@ pub(crate) fn find_bits_portable(
         return;
     }
     let (mut low, mut high, mut middle) = ([0; CHUNK], [0; CHUNK], [0; CHUNK]);
-    for (bits, out) in bits.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
-        let loads = low.iter_mut().zip(&mut high).zip(&mut middle);
-        for (&bit, ((low, high), middle)) in bits.iter().zip(loads) {
-            // A branch on presence would be mispredicted for every other page
-            // of a half-present batch: count for any bit, then choose.
-            let at = if bit < end { bit } else { 0 };
-            [*low, *high] = halves[(at >> (BLOCK_SHIFT - 1)) as usize];
-            *middle = supers[(at >> SUPER_SHIFT) as usize]
-                .wrapping_add(blocks[(at >> BLOCK_SHIFT) as usize].into());
-        }
-        let loaded = low.iter().zip(&high).zip(&middle);
-        for ((&bit, ((low, high), middle)), out) in bits.iter().zip(loaded).zip(out) {
-            let own = 1u64 << (bit & 63);
-            let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
-            // As in `rank_portable`, a word at a time.
-            let down = ((bit >> (BLOCK_SHIFT - 1)) & 1).wrapping_sub(1);
-            let below_low = (own - 1) | in_high;
-            let below_high = (own - 1) & in_high;
-            let count = u64::from((low & (below_low ^ down)).count_ones())
-                + u64::from((high & (below_high ^ down)).count_ones());
-            let ordinal = middle.wrapping_add((count ^ down).wrapping_sub(down));
-            let word = (low & !in_high) | (high & in_high);
-            *out = if (bit < end) & (word & own != 0) { ordinal } else { ABSENT };
-        }
+    for i in 0..CHUNK {
+        // A branch on presence would be mispredicted for every other page of
+        // a half-present batch: count for any bit, then choose.
+        let at = if bits[i] < end { bits[i] } else { 0 };
+        [low[i], high[i]] = halves[(at >> (BLOCK_SHIFT - 1)) as usize];
+        middle[i] = supers[(at >> SUPER_SHIFT) as usize]
+            .wrapping_add(blocks[(at >> BLOCK_SHIFT) as usize].into());
+    }
+    for i in 0..CHUNK {
+        let bit = bits[i];
+        let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
+        let word = (low[i] & !in_high) | (high[i] & in_high);
+        let present = u64::from(bit < end) & (word >> (bit & 63));
+        let (low, high, down) = to_count(bit, low[i], high[i]);
+        let count = u64::from(low.count_ones()) + u64::from(high.count_ones());
+        let ordinal = middle[i].wrapping_add((count ^ down).wrapping_sub(down));
+        out[i] = if present & 1 != 0 { ordinal } else { ABSENT };
     }
 }
 
@@ -346,9 +368,13 @@ pub(crate) fn find_batch_portable(
     pfns: &[Pfn],
     out: &mut [u64],
 ) {
-    in_chunks(words, avail, pfns, out, |bits, out| {
-        find_bits_portable(words, blocks, supers, bits, out);
-    });
+    let n = pfns.len().min(out.len());
+    let mut ahead = Ahead::new(words, avail, &pfns[..n]);
+    let mut ordinals = [0; CHUNK];
+    for out in out[..n].chunks_mut(CHUNK) {
+        find_bits(words, blocks, supers, ahead.bits(), &mut ordinals);
+        out.copy_from_slice(&ordinals[..out.len()]);
+    }
 }
 
 /// Block and superblock counts of a bitmap of whole blocks.

@@ -28,13 +28,14 @@ macro_rules! with_popcnt {
     };
 }
 
-with_popcnt!(
-    find,
-    index::find_portable,
-    // The bit comes first: what doesn't fit into registers any more goes
-    // through memory, and the bit is what everything waits for.
-    (bit: u64, words: &[u64], blocks: &[u16], supers: &[u64]) -> u64
-);
+/// Set bits of two words.
+fn count_ones_portable(a: u64, b: u64) -> u64 {
+    u64::from(a.count_ones()) + u64::from(b.count_ones())
+}
+
+// The whole of a lookup is not behind this call: half of its arguments would
+// go through memory.
+with_popcnt!(count_ones, count_ones_portable, (a: u64, b: u64) -> u64);
 with_popcnt!(
     find_batch_popcnt,
     index::find_batch_portable,
@@ -157,7 +158,7 @@ mod avx512 {
     };
 
     use super::{AvailRanges, Pfn};
-    use crate::index::{self, ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
+    use crate::index::{ABSENT, Ahead, BLOCK_SHIFT, BLOCK_WORDS, CHUNK, SUPER_SHIFT, SUPER_WORDS};
 
     const LANES: usize = 8;
 
@@ -187,30 +188,27 @@ mod avx512 {
         ) -> Option<Self> {
             let fit = words.len() == blocks.len().checked_mul(BLOCK_WORDS)?
                 && supers.len() >= words.len().div_ceil(SUPER_WORDS);
-            (fit && blocks.len() >= 2).then_some(Self {
-                words,
-                blocks,
-                supers,
-                avail,
-            })
+            (fit && blocks.len() >= 2).then_some(Self { words, blocks, supers, avail })
         }
     }
 
     /// [`index::find_batch_portable`], eight pages at a time.
     #[target_feature(enable = "avx512f,avx512vpopcntdq,bmi1,bmi2,popcnt")]
     pub(super) fn find_batch(t: &Tables, pfns: &[Pfn], out: &mut [u64]) {
-        index::in_chunks(t.words, t.avail, pfns, out, |bits, out| {
-            let (eights, rest) = bits.as_chunks::<LANES>();
-            let (ordinals, others) = out.as_chunks_mut::<LANES>();
-            for (bits, ordinals) in eights.iter().zip(ordinals) {
+        let n = pfns.len().min(out.len());
+        let mut ahead = Ahead::new(t.words, t.avail, &pfns[..n]);
+        let mut ordinals = [0; CHUNK];
+        for out in out[..n].chunks_mut(CHUNK) {
+            let (eights, _) = ahead.bits().as_chunks::<LANES>();
+            for (bits, ordinals) in eights.iter().zip(ordinals.as_chunks_mut::<LANES>().0) {
                 // SAFETY: 8 u64 are 64 bytes, there and here.
                 unsafe {
                     let ordinal = rank(t, _mm512_loadu_si512(bits.as_ptr().cast()));
                     _mm512_storeu_si512(ordinals.as_mut_ptr().cast(), ordinal);
                 }
             }
-            index::find_bits_portable(t.words, t.blocks, t.supers, rest, others);
-        });
+            out.copy_from_slice(&ordinals[..out.len()]);
+        }
     }
 
     /// [`index::count_portable`](crate::index::count_portable), two blocks at
@@ -287,7 +285,7 @@ mod avx512 {
         let word = _mm512_mask_blend_epi64(in_high, low, high);
         let present = within & _mm512_test_epi64_mask(word, own);
 
-        // As `rank_portable`: up from the middle what lies below the bit,
+        // As `to_count`: up from the middle what lies below the bit,
         // down to it what doesn't.
         let below = _mm512_sub_epi64(own, splat(1));
         let below_low = _mm512_mask_mov_epi64(below, in_high, splat(u64::MAX));

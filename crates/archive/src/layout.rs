@@ -58,8 +58,10 @@ pub const MAX_SMALL_SECTION: u64 = 1 << 20;
 pub const MAX_CELLS_PER_FRAME: u32 = 4096;
 /// Cells in a frame unless asked otherwise.
 pub const DEFAULT_CELLS_PER_FRAME: u32 = 6;
-/// Cells in a frame of large archives unless asked otherwise: one block.
+/// Cells in a frame of large archives unless asked otherwise.
 pub const LARGE_CELLS_PER_FRAME: u32 = 4;
+/// Cells in a block of those frames.
+pub const LARGE_CELLS_PER_BLOCK: u32 = 2;
 /// Bytes of extents from which on an archive is large.
 pub const LARGE: u64 = 1 << 30;
 /// Cells in a block of a frame unless asked otherwise.

@@ -33,6 +33,7 @@ pub mod container;
 pub mod error;
 mod extents;
 pub mod forward;
+mod gather;
 pub mod input;
 pub mod output;
 pub mod restore;

@@ -13,6 +13,7 @@ use vmcask_dump::ReadAt;
 use vmcask_dump::source::Wanted;
 
 use crate::error::{Error, Result};
+use crate::gather::Gather;
 use crate::output::OutputFile;
 
 /// Bytes a worker reads and writes at a time: large enough to make the
@@ -80,12 +81,14 @@ fn scattered(
 ) -> Result<bool> {
     let done = AtomicU64::new(0);
     let failed = Mutex::new(None);
+    let gather = Gather::new(out.file());
+    let write_failed = |source| Error::Write { path: out.path().to_owned(), source };
     let write = |at: u64, bytes: &[u8]| {
         if cancelled.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let n = bytes.len() as u64;
-        if let Err(e) = out.file().write_all_at(bytes, at) {
+        if let Err(e) = gather.put(at, bytes) {
             lock(&failed).get_or_insert(e);
             return Err(io::ErrorKind::Other.into());
         }
@@ -103,6 +106,7 @@ fn scattered(
             wanted.push(Wanted { off: range.start, len, to: range.start });
         }
         if wanted.is_empty() {
+            gather.finish().map_err(write_failed)?;
             return Ok(first > 0);
         }
         match source.scatter(&wanted, threads, &write) {
@@ -111,7 +115,7 @@ fn scattered(
             Err(_) if cancelled.load(Ordering::Relaxed) => return Err(Error::Cancelled),
             Err(e) => {
                 return Err(match lock(&failed).take() {
-                    Some(source) => Error::Write { path: out.path().to_owned(), source },
+                    Some(source) => write_failed(source),
                     None => Error::Read { off: wanted[0].off, len: 0, source: e },
                 });
             }

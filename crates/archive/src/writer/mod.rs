@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::layout::{
     CELL_SIZE, COMPATIBLE_PLAIN, DEFAULT_CELLS_PER_BLOCK, DEFAULT_CELLS_PER_FRAME, FORMAT_VERSION,
-    HEAD_FRAME, HEAD_MAGIC, Head, LARGE, LARGE_CELLS_PER_FRAME, MAX_CELLS_PER_FRAME, MAX_FRAMES,
-    MAX_ORIGINAL_LEN, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN, SEEK_TABLE_FRAME, SEEKABLE_MAGIC,
-    SKIPPABLE_HEADER_LEN, SeekEntry, WINDOW_CELLS,
+    HEAD_FRAME, HEAD_MAGIC, Head, LARGE, LARGE_CELLS_PER_BLOCK, LARGE_CELLS_PER_FRAME,
+    MAX_CELLS_PER_FRAME, MAX_FRAMES, MAX_ORIGINAL_LEN, SEEK_ENTRY_LEN, SEEK_FOOTER_LEN,
+    SEEK_TABLE_FRAME, SEEKABLE_MAGIC, SKIPPABLE_HEADER_LEN, SeekEntry, WINDOW_CELLS,
 };
 use crate::plan::Plan;
 use vmcask_dump::ReadAt;
@@ -74,9 +74,14 @@ impl WriteOptions {
     /// more, as little of the archive is in a processor's cache.
     pub fn suited_to(plan: &Plan) -> Self {
         let bytes: u64 = plan.extents.iter().map(|e| e.end.saturating_sub(e.start)).sum();
-        let large = bytes >= LARGE && !plan.open_end;
-        let cells_per_frame = if large { LARGE_CELLS_PER_FRAME } else { DEFAULT_CELLS_PER_FRAME };
-        Self { cells_per_frame, ..Self::default() }
+        if bytes < LARGE || plan.open_end {
+            return Self::default();
+        }
+        Self {
+            cells_per_frame: LARGE_CELLS_PER_FRAME,
+            cells_per_block: LARGE_CELLS_PER_BLOCK,
+            ..Self::default()
+        }
     }
 
     /// What the head says: 0 where frames aren't cut into blocks.

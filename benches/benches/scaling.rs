@@ -107,8 +107,8 @@ fn main() {
         lookups.series(name, line);
     }
     lookups.note(
-        "The hash table's chains grow with the dump. The others grow from cache to memory, and \
-         no further.",
+        "The hash table's chains grow with the dump. The others make the same steps on any machine, \
+         which take longer as the bitmap outgrows one cache after the other.",
     );
     let mut builds = Chart::new("Building the table", machine(), Axis::log("time", "ms"));
     let mut sizes = Chart::new("Memory of the table", machine(), Axis::log("memory", "MiB"));

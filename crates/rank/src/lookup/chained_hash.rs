@@ -11,7 +11,9 @@ const FNV1_32_INIT: u32 = 33_554_467;
 /// `FNV_32_PRIME`.
 const FNV_32_PRIME: u32 = 0x0100_0193;
 
-/// `struct hpte`: 24 bytes, one allocation each.
+/// `struct hpte`: 24 bytes, one allocation each. In C's order: the address and
+/// the link to the next, which a walk reads, stay in one line as there.
+#[repr(C)]
 struct Hpte {
     next: Option<Box<Hpte>>,
     pa: u64,

@@ -28,7 +28,7 @@ struct Bt {
 }
 
 pub fn run(args: &BtArgs) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     print_warnings(&input);
     let image = open_image(&mut input, &args.kernel)?;
     let context = || args.file.display().to_string();

@@ -36,7 +36,7 @@ struct RunInfo {
 }
 
 pub fn run(args: &PagesArgs) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let input = args.file.open()?;
     if !args.json {
         print_warnings(&input);
     }

@@ -27,7 +27,7 @@ struct Ps {
 }
 
 pub fn run(args: &PsArgs) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     print_warnings(&input);
     let image = open_image(&mut input, &args.kernel)?;
     let kernel = kernel_of(&input, &image)?;

@@ -55,9 +55,7 @@ struct Physical {
 
 pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
     let path = &args.input;
-    let file =
-        FileSource::open(path).map_err(|source| Error::Open { path: path.clone(), source })?;
-    let file: Arc<dyn ReadAt> = Arc::new(file);
+    let file = path.source()?;
     if same_file(path, &args.output) {
         return Err(Error::SameFile { path: args.output.clone() }.into());
     }

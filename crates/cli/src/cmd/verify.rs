@@ -35,7 +35,7 @@ struct DamageInfo {
 }
 
 pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let input = args.file.open()?;
     if !args.json {
         print_warnings(&input);
     }

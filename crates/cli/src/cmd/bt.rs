@@ -5,7 +5,6 @@ use std::num::NonZero;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use vmcask_convert::input;
 use vmcask_inspect::{Losses, Thread, backtrace};
 
 use super::kernel::{

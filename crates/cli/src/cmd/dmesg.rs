@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use serde::Serialize;
-use vmcask_convert::input;
 use vmcask_inspect::msgbuf::{Line, Order};
 use vmcask_inspect::text::printable;
 use vmcask_inspect::{Kernel, MessageBuffer};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 use vmcask_convert::container::Container;
-use vmcask_convert::{Dump, Error, Input, TextDump, input};
+use vmcask_convert::{Dump, Error, Input, TextDump};
 use vmcask_dump::device::{Compression, DeviceHeader};
 use vmcask_dump::elf::How;
 use vmcask_dump::layout::elf::PT_LOAD;

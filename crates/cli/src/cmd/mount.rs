@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use vmcask_convert::view::target::{self, Target};
-use vmcask_convert::{Input, View, input};
+use vmcask_convert::{Input, View};
 use vmcask_dump::{KernelImage, ReadAt};
 use vmcask_inspect::Kernel;
 use vmcask_mount::{Entry, Options, mount};

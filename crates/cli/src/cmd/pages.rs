@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Result;
 use serde::Serialize;
 use vmcask_convert::view::Runs;
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 
 use super::print_warnings;
 use crate::args::PagesArgs;

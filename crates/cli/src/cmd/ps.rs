@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use vmcask_convert::input;
 
 use super::kernel::{
     LossJson, ThreadJson, check_image, kernel_of, losses_json, open_image, tell_losses,

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result, bail};
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 use vmcask_dump::{Error, PhysAddr, VirtAddr};
 use vmcask_inspect::{Kernel, check};
 

@@ -11,7 +11,6 @@ use vmcask_archive::{PageMap, Recovered};
 use vmcask_convert::{Error, restore};
 use vmcask_dump::ReadAt;
 use vmcask_dump::detect::{Format, detect};
-use vmcask_dump::source::FileSource;
 use vmcask_dump::{ElfCore, Minidump};
 use vmcask_rank::{AvailRanges, PageBitmap, RankIndex};
 

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use serde::Serialize;
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 use vmcask_inspect::text::printable;
 use vmcask_inspect::triage::{self, Facts};
 use vmcask_inspect::{

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use vmcask_archive::{ArchiveReader, Report};
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 
 use super::print_warnings;
 use crate::args::{VerifyArgs, threads};

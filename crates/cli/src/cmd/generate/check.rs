@@ -2,16 +2,16 @@
 //! opened with the readers, so that both are tested.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng};
-use vmcask_convert::{Dump, input};
+use vmcask_convert::Dump;
 use vmcask_dump::PhysAddr;
 use vmcask_synth::{Spec, SynthDump};
 
 use crate::args::GenArgs;
+use crate::named::Named;
 use crate::progress::Progress;
 use crate::size::count;
 use crate::{Outcome, interrupt};

@@ -52,7 +52,9 @@ impl Size {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut first: HashSet<Name> = HashSet::new();
     let mut before: HashSet<Name> = HashSet::new();
-    println!("archive                      cells  in the first  bytes of it  in any before  bytes of it");
+    println!(
+        "archive                      cells  in the first  bytes of it  in any before  bytes of it"
+    );
     let mut sums = [0_u64; 3];
     for (i, path) in std::env::args_os().skip(1).enumerate() {
         let path = Path::new(&path);

@@ -68,7 +68,9 @@ impl Named {
         #[cfg(not(feature = "remote"))]
         let shown = PathBuf::from(raw);
         if cfg!(not(feature = "remote")) && raw.to_str().is_some_and(is_url) {
-            return Err("this vmcask was built without the feature `remote`, which reads URLs".into());
+            return Err(
+                "this vmcask was built without the feature `remote`, which reads URLs".into()
+            );
         }
         Ok(Self {
             shown,

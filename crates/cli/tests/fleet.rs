@@ -96,7 +96,11 @@ fn a_folder_of_dumps() {
     std::fs::remove_file(crash.join("vmcore.2")).unwrap();
     let failed = convert().output().unwrap();
     assert_eq!(failed.status.code(), Some(3));
-    assert!(stderr(&failed).contains("no whole archive; --force replaces it"), "{}", stderr(&failed));
+    assert!(
+        stderr(&failed).contains("no whole archive; --force replaces it"),
+        "{}",
+        stderr(&failed)
+    );
     ok(convert().arg("--force"));
     common::assert_same(&one, &out.join("vmcore.0.cask"));
 }
@@ -109,7 +113,11 @@ fn a_folder_into_a_store() {
     let convert = |extra: &[&str]| {
         let mut command = vmcask();
         s3.env(&mut command);
-        command.args(["convert", "--to", "archive"]).arg(&crash).arg("s3://dumps/host7/").args(extra);
+        command
+            .args(["convert", "--to", "archive"])
+            .arg(&crash)
+            .arg("s3://dumps/host7/")
+            .args(extra);
         command
     };
     let said = stdout(&ok(&mut convert(&[])));

@@ -82,8 +82,7 @@ fn without_secrets(out: &Output) -> String {
 fn stats(out: &Output) -> (u64, u64) {
     let text = stderr(out);
     let line = text.lines().find(|l| l.contains("network: ")).expect("a line of statistics");
-    let numbers: Vec<u64> =
-        line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     (numbers[0], numbers[1])
 }
 
@@ -315,7 +314,9 @@ fn secrets_stay_secret() {
     assert!(text.contains("access denied (HTTP 403)"), "{text}");
     let out = b.vmcask().args(["info", "s3://dumps/nothing"]).output().unwrap();
     assert!(without_secrets(&out).contains("there is no such object"));
-    for url in ["https://me:s3cr3t@127.0.0.1:1/x", "s3://me:s3cr3t@dumps/x", "http://[s3cr3t?s3cr3t"] {
+    for url in
+        ["https://me:s3cr3t@127.0.0.1:1/x", "s3://me:s3cr3t@dumps/x", "http://[s3cr3t?s3cr3t"]
+    {
         let out = b.vmcask().args(["info", url]).output().unwrap();
         let text = without_secrets(&out);
         assert_eq!(out.status.code(), Some(2), "{url}: {text}");
@@ -349,7 +350,8 @@ fn wrong_bytes_are_never_believed() {
             vec!["dmesg", "--json"],
             vec!["read", "--symbol", "version", "--raw"],
         ] {
-            let here = ok(vmcask().args(&args).arg(b.path("dump.cask")).arg("--kernel").arg(&kernel));
+            let here =
+                ok(vmcask().args(&args).arg(b.path("dump.cask")).arg("--kernel").arg(&kernel));
             let web = Web::failing(cask.clone(), flip);
             let there = vmcask().args(&args).arg(&web.url).arg("--kernel").arg(&kernel).output();
             let there = there.unwrap();

@@ -124,7 +124,9 @@ pub fn open(path: &Path) -> Result<Input> {
 /// `input`, unless it is a stream: [`Error::OnlyForward`] then.
 pub fn seekable(input: Input) -> Result<Input> {
     match input.stream {
-        Some(_) => Err(Error::OnlyForward { what: input.container.name().into(), path: input.path }),
+        Some(_) => {
+            Err(Error::OnlyForward { what: input.container.name().into(), path: input.path })
+        }
         None => Ok(input),
     }
 }

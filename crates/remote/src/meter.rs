@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
+use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService, ReqwestConnector,
 };
-use object_store::ClientOptions;
 
 /// What went over the network so far, all objects of the process together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

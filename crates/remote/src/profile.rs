@@ -51,7 +51,8 @@ fn from_files(
     in_environment: &dyn Fn(&str) -> bool,
 ) -> Result<AmazonS3Builder, String> {
     let mut found = false;
-    let sections = [(config, format!("profile {name}")), (config, name.into()), (credentials, name.into())];
+    let sections =
+        [(config, format!("profile {name}")), (config, name.into()), (credentials, name.into())];
     for (path, section) in sections {
         let Some(path) = path.filter(|p| p.is_file()) else { continue };
         // What the parser says quotes lines of the file.
@@ -120,7 +121,10 @@ mod tests {
     #[test]
     fn what_is_no_file_of_profiles_is_not_quoted() {
         let file = write("[default\ns3cr3t");
-        let e = from_files(AmazonS3Builder::new(), "default", false, Some(file.path()), None, &|_| false)
+        let e =
+            from_files(AmazonS3Builder::new(), "default", false, Some(file.path()), None, &|_| {
+                false
+            })
             .unwrap_err();
         assert!(!e.contains("s3cr3t"), "{e}");
     }

@@ -47,11 +47,7 @@ struct Version {
 
 impl Version {
     fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            len: meta.size,
-            e_tag: meta.e_tag.clone(),
-            modified: meta.last_modified.timestamp(),
-        }
+        Self { len: meta.size, e_tag: meta.e_tag.clone(), modified: meta.last_modified.timestamp() }
     }
 
     /// What the server is to compare. Weak ETags never match there (RFC 9110,
@@ -107,7 +103,8 @@ impl RemoteSource {
     /// The bytes of `range`, cut at the object's end, and the version that
     /// they are of.
     fn get(&self, range: Range<u64>, of: Option<&Version>) -> Result<(Bytes, Version)> {
-        let doing = format!("reading {} bytes at offset {:#x}", range.end - range.start, range.start);
+        let doing =
+            format!("reading {} bytes at offset {:#x}", range.end - range.start, range.start);
         let mut pause = self.first_pause;
         let mut tries = 0;
         // The store's client makes failed requests again itself. What it can't
@@ -190,8 +187,7 @@ impl RemoteSource {
                 Step::Have(bytes) => return Ok(bytes),
                 Step::Fetch(range) => break range,
                 Step::Wait => {
-                    blocks =
-                        self.arrived.wait(blocks).unwrap_or_else(PoisonError::into_inner);
+                    blocks = self.arrived.wait(blocks).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         };
@@ -208,7 +204,10 @@ impl RemoteSource {
 /// Why one attempt failed.
 enum Attempt {
     Store(object_store::Error),
-    Short { got: usize, wanted: usize },
+    Short {
+        got: usize,
+        wanted: usize,
+    },
     /// Another attempt would be no better.
     Final(Error),
 }

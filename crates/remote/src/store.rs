@@ -102,10 +102,7 @@ pub(crate) fn open(at: &Location, options: &Options, create: bool) -> Result<Ope
         }
         Place::Object(Store::Gcs, bucket, key) => {
             let builder = GoogleCloudStorageBuilder::from_env()
-                .with_client_options(client(plain_http(
-                    "GOOGLE_ALLOW_HTTP",
-                    &["GOOGLE_BASE_URL"],
-                )))
+                .with_client_options(client(plain_http("GOOGLE_ALLOW_HTTP", &["GOOGLE_BASE_URL"])))
                 .with_bucket_name(bucket)
                 .with_retry(retry)
                 .with_http_connector(meter);
@@ -190,9 +187,7 @@ pub(crate) fn failed(at: &Location, doing: &str, e: &object_store::Error, said: 
             (Some(what), _) => Error::Transport { at, doing, what, tries },
             (None, 404 | 410) => Error::NotFound { at },
             (None, status @ (401 | 403)) => Error::Denied { at, status },
-            (None, 0) => {
-                Error::Transport { at, doing, what: ODD.into(), tries }
-            }
+            (None, 0) => Error::Transport { at, doing, what: ODD.into(), tries },
             (None, status) => Error::Status { at, doing, status, tries },
         },
     }

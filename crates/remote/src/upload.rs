@@ -98,10 +98,9 @@ impl Upload {
             }
             // The condition was the one that nothing is there. 409: another
             // upload ends at this moment.
-            Err(
-                Error::Changed { at }
-                | Error::Status { at, status: 409 | 412, .. },
-            ) => Err(Error::Exists { at }),
+            Err(Error::Changed { at } | Error::Status { at, status: 409 | 412, .. }) => {
+                Err(Error::Exists { at })
+            }
             Err(e) => Err(e),
         }
     }

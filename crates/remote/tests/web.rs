@@ -137,7 +137,8 @@ fn one_failure_is_made_good() {
         Fault::Stall,
     ] {
         for (nth, tagged) in [(0, true), (2, true), (2, false)] {
-            let web = Web::failing(body.clone(), move |n| if n == nth { fault } else { Fault::None });
+            let web =
+                Web::failing(body.clone(), move |n| if n == nth { fault } else { Fault::None });
             if !tagged {
                 *web.site.e_tag.lock().unwrap() = None;
             }

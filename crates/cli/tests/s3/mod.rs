@@ -46,7 +46,8 @@ impl S3 {
         std::fs::create_dir_all(root.join(BUCKET)).expect("a folder");
         let log = Arc::new(Mutex::new(Log::default()));
         let service = {
-            let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).expect("a store"));
+            let mut builder =
+                S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).expect("a store"));
             builder.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
             builder.build()
         };

@@ -162,7 +162,9 @@ fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
         };
         let promised = bytes.len();
         match fault {
-            Fault::HalfBody | Fault::HalfLength | Fault::HalfChunked => bytes.truncate(promised / 2),
+            Fault::HalfBody | Fault::HalfLength | Fault::HalfChunked => {
+                bytes.truncate(promised / 2)
+            }
             Fault::Flip => bytes[promised / 2] ^= 1,
             _ => {}
         }

@@ -18,8 +18,16 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<'a> {
-    Started { input: &'a str, output: &'a str, dump_bytes: Option<u64> },
-    Progress { input: &'a str, done_bytes: u64, total_bytes: u64 },
+    Started {
+        input: &'a str,
+        output: &'a str,
+        dump_bytes: Option<u64>,
+    },
+    Progress {
+        input: &'a str,
+        done_bytes: u64,
+        total_bytes: u64,
+    },
     Done {
         input: &'a str,
         output: &'a str,
@@ -29,8 +37,17 @@ pub enum Event<'a> {
         digest_blake3: Option<String>,
         losses: &'a [String],
     },
-    Skipped { input: &'a str, output: &'a str, reason: &'a str },
-    Failed { input: &'a str, output: &'a str, error: &'a str, temporary: bool },
+    Skipped {
+        input: &'a str,
+        output: &'a str,
+        reason: &'a str,
+    },
+    Failed {
+        input: &'a str,
+        output: &'a str,
+        error: &'a str,
+        temporary: bool,
+    },
     Summary(&'a Summary),
 }
 

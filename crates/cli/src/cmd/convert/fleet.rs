@@ -11,9 +11,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use vmcask_convert::{archive, input};
 
+use super::super::print_warnings;
 use super::destination::{Destination, is_there};
 use super::events::{Event, Events, Summary};
-use super::super::print_warnings;
 use super::write_options;
 use crate::args::{ConvertArgs, To};
 use crate::named::Named;
@@ -202,8 +202,8 @@ fn copy_info(job: &Job, args: &ConvertArgs) -> Result<()> {
         bail!("{}: longer than any info file of savecore's; not copied", from.display());
     }
     let bytes = std::fs::read(from).with_context(name)?;
-    let copied = Destination::create(to, bytes.len() as u64, &args.output_args)
-        .and_then(|mut out| {
+    let copied =
+        Destination::create(to, bytes.len() as u64, &args.output_args).and_then(|mut out| {
             out.copy(&bytes)?;
             out.commit()
         });
@@ -274,7 +274,9 @@ mod tests {
         for name in ["vmcore.0", "vmcore.12.gz", "web3-vmcore.1.zst", "vmcore_full.1"] {
             assert!(is_dump(OsStr::new(name)), "{name}");
         }
-        for name in ["info.0", "bounds", "core.txt.0", "vmcore.0.cask", ".vmcore.0.x", "vmcore_encrypted.1"] {
+        for name in
+            ["info.0", "bounds", "core.txt.0", "vmcore.0.cask", ".vmcore.0.x", "vmcore_encrypted.1"]
+        {
             assert!(!is_dump(OsStr::new(name)), "{name}");
         }
     }

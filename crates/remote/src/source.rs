@@ -194,10 +194,11 @@ impl RemoteSource {
         drop(blocks);
         let bytes = range.start * BLOCK..(range.end * BLOCK).min(self.version.len);
         let got = self.get(bytes, Some(&self.version)).map(|(bytes, _)| bytes);
+        let from = ((block - range.start) * BLOCK) as usize;
         self.lock().done(range, got.as_ref().ok());
         self.arrived.notify_all();
         let got = got?;
-        Ok(got.slice(..got.len().min(BLOCK as usize)))
+        Ok(got.slice(from.min(got.len())..got.len().min(from + BLOCK as usize)))
     }
 }
 

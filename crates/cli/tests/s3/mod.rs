@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -76,7 +76,7 @@ impl S3 {
                                     StatusCode::from_u16(status).expect("a status");
                                 return Ok::<_, Infallible>(response);
                             }
-                            Ok(service.call(request).await.unwrap_or_else(|_| {
+                            Ok(service.call(request.map(s3s::Body::from)).await.unwrap_or_else(|_| {
                                 let mut response = Response::new(s3s::Body::empty());
                                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                                 response

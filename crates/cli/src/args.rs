@@ -379,7 +379,8 @@ impl ReadArgs {
     }
 }
 
-fn usage(what: &str) -> ! {
+/// Ends the process as clap's own usage errors do.
+pub fn usage(what: &str) -> ! {
     Cli::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
 }
 

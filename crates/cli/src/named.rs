@@ -163,16 +163,18 @@ pub fn remote_error(e: vmcask_remote::Error) -> Error {
 /// For clap.
 pub fn parser() -> impl clap::builder::TypedValueParser<Value = Named> {
     use clap::builder::TypedValueParser;
-    clap::builder::OsStringValueParser::new().try_map(|raw| Named::new(&raw))
+    // clap's own error would quote the URL, secrets and all.
+    clap::builder::OsStringValueParser::new()
+        .map(|raw| Named::new(&raw).unwrap_or_else(|e| crate::args::usage(&e)))
 }
 
 /// For clap: files alone, where an object in a store can't be.
 pub fn local() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
     use clap::builder::TypedValueParser;
-    clap::builder::OsStringValueParser::new().try_map(|raw| {
+    clap::builder::OsStringValueParser::new().map(|raw| {
         if raw.to_str().is_some_and(is_url) {
-            return Err("a file of this machine is needed here, not a URL");
+            crate::args::usage("a file of this machine is needed where a URL is given");
         }
-        Ok(PathBuf::from(raw))
+        PathBuf::from(raw)
     })
 }

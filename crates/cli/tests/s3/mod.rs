@@ -76,11 +76,13 @@ impl S3 {
                                     StatusCode::from_u16(status).expect("a status");
                                 return Ok::<_, Infallible>(response);
                             }
-                            Ok(service.call(request.map(s3s::Body::from)).await.unwrap_or_else(|_| {
-                                let mut response = Response::new(s3s::Body::empty());
-                                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                                response
-                            }))
+                            Ok(service.call(request.map(s3s::Body::from)).await.unwrap_or_else(
+                                |_| {
+                                    let mut response = Response::new(s3s::Body::empty());
+                                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                                    response
+                                },
+                            ))
                         }
                     });
                     tokio::spawn(async move {

@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use vmcask_convert::OutputFile;
 
+use crate::named::{self, Named};
 use crate::size;
 
 #[derive(Parser)]
@@ -15,9 +16,11 @@ use crate::size;
     version = crate::version::short(),
     long_version = crate::version::long(),
     about = "FreeBSD kernel crash dumps: convert, archive, generate, read, measure",
-    after_help = "Formats are told from content, never from names. Exit codes: 0 done; 1 failed; \
-                  2 wrong usage; 3 done, but the output lacks something the input promised; \
-                  130 interrupted.\n\nStart with: vmcask demo",
+    after_help = "Formats are told from content, never from names. Wherever a dump or archive is \
+                  read, its URL will do: http://, https://, s3://, gs://, az://. Exit codes: 0 done; \
+                  1 failed; 2 wrong usage; 3 done, but the output lacks something the input \
+                  promised; 75 failed, and may succeed later (the network, a store); 130 \
+                  interrupted.\n\nStart with: vmcask demo",
     max_term_width = 100,
     arg_required_else_help = true
 )]
@@ -25,6 +28,11 @@ pub struct Cli {
     /// Print no progress and no remarks; warnings and errors remain
     #[arg(short, long, global = true)]
     pub quiet: bool,
+
+    /// Print how many requests and bytes went over the network
+    #[cfg(feature = "remote")]
+    #[arg(long, global = true)]
+    pub stats: bool,
 
     #[command(subcommand)]
     pub command: Command,
@@ -42,7 +50,9 @@ pub enum Command {
                             vmcask convert vmcore.0.zst vmcore.0.elf\n  \
                             vmcask convert vmcore.0 kv.elf --to kernel-view && gdb kernel kv.elf\n  \
                             vmcask convert full.core vmcore.1 --to minidump --kernel kernel\n  \
-                            zcat vmcore.2.gz | vmcask convert - vmcore.2.cask\n\n\
+                            zcat vmcore.2.gz | vmcask convert - vmcore.2.cask\n  \
+                            vmcask convert vmcore.0 s3://dumps/host7/vmcore.0.cask\n  \
+                            vmcask convert /var/crash/ /archive/ --to archive\n\n\
                             Minidump to ELF and back, and anything to an archive and back, is exact \
                             to the byte.")]
     Convert(ConvertArgs),
@@ -132,7 +142,8 @@ pub enum Command {
 #[derive(Args)]
 pub struct InfoArgs {
     /// The dump or archive; compressed dumps and `-` (standard input) too
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     #[command(flatten)]
     pub kernel: KernelArg,
@@ -146,20 +157,21 @@ pub struct InfoArgs {
 #[derive(Args, Clone)]
 pub struct KernelArg {
     /// The image of the kernel that was running: its symbols, and where page tables are
-    #[arg(long = "kernel", value_name = "FILE")]
-    path: Option<PathBuf>,
+    #[arg(long = "kernel", value_name = "FILE", value_parser = named::parser())]
+    path: Option<Named>,
 }
 
 impl KernelArg {
-    pub fn as_deref(&self) -> Option<&std::path::Path> {
-        self.path.as_deref()
+    pub fn get(&self) -> Option<&Named> {
+        self.path.as_ref()
     }
 }
 
 #[derive(Args)]
 pub struct PagesArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     /// Print JSON (see SCHEMA.md)
     #[arg(long)]
@@ -181,11 +193,13 @@ pub enum To {
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// The dump or archive to read; `-` is standard input
-    pub input: PathBuf,
+    /// The dump or archive to read, or a folder of dumps; `-` is standard input
+    #[arg(value_parser = named::parser())]
+    pub input: Named,
 
-    /// The file to write; `-` is standard output
-    pub output: PathBuf,
+    /// The file to write, or s3://BUCKET/KEY, gs:// or az://; `-` is standard output
+    #[arg(value_parser = named::parser())]
+    pub output: Named,
 
     /// Output format; else OUTPUT's suffix tells (.cask, .zst: archive; .elf; .minidump)
     #[arg(long, value_name = "FORMAT")]
@@ -210,6 +224,21 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub level: i32,
 
+    /// Memory to use for an archive, from 64 MiB on [default: 256MiB; of a folder's dumps 1GiB]
+    ///
+    /// Less finds fewer pages that are alike: the archive gets larger. A folder's dumps are
+    /// converted side by side as far as it reaches.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
+
+    /// An output that is there already is no error: nothing is done then
+    #[arg(long, conflicts_with = "force")]
+    pub skip_existing: bool,
+
+    /// Print a line of JSON for each thing that happens (see SCHEMA.md)
+    #[arg(long)]
+    pub json: bool,
+
     #[command(flatten)]
     pub output_args: OutputArgs,
 }
@@ -228,6 +257,13 @@ pub struct OutputArgs {
     /// Permissions of the output, as for chmod: a dump holds all that the machine did
     #[arg(long, value_name = "OCTAL", value_parser = mode, default_value = "600")]
     pub mode: u32,
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    match size::number(text)? {
+        bytes if bytes >= 64 << 20 => Ok(bytes),
+        bytes => Err(format!("{bytes} bytes are too little: 64 MiB are needed")),
+    }
 }
 
 fn mode(text: &str) -> Result<u32, String> {
@@ -253,7 +289,8 @@ pub fn threads(asked: Option<u16>) -> usize {
 #[derive(Args)]
 pub struct VerifyArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     /// Threads to use (default: one a core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -267,9 +304,11 @@ pub struct VerifyArgs {
 #[derive(Args)]
 pub struct RecoverArgs {
     /// The archive
-    pub input: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub input: Named,
 
     /// The dump to write, in the format that the archive holds
+    #[arg(value_parser = named::local())]
     pub output: PathBuf,
 
     /// Print JSON (see SCHEMA.md)
@@ -316,7 +355,7 @@ pub struct ReadArgs {
 impl ReadArgs {
     /// File and length, in whichever order they came; usage errors end the
     /// process as clap's own do.
-    pub fn file_and_length(&self) -> (PathBuf, Option<u64>) {
+    pub fn file_and_length(&self) -> (Named, Option<u64>) {
         let number = |word: &OsString| word.to_str().and_then(|w| size::number(w).ok());
         let (file, length) = match &self.file_and_length[..] {
             [file] => (file, None),
@@ -335,22 +374,25 @@ impl ReadArgs {
             (Some(_), Some(_)) => usage("the length is given twice"),
             (length, option) => length.or(option),
         };
-        (file.into(), length)
+        let file = Named::new(file).unwrap_or_else(|e| usage(&e));
+        (file, length)
     }
 }
 
-fn usage(what: &str) -> ! {
+/// Ends the process as clap's own usage errors do.
+pub fn usage(what: &str) -> ! {
     Cli::command().error(clap::error::ErrorKind::ValueValidation, what).exit()
 }
 
 #[derive(Args)]
 pub struct PsArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     /// The image of the kernel that was running
-    #[arg(long, value_name = "FILE")]
-    pub kernel: PathBuf,
+    #[arg(long, value_name = "FILE", value_parser = named::parser())]
+    pub kernel: Named,
 
     /// Print JSON (see SCHEMA.md)
     #[arg(long)]
@@ -360,11 +402,12 @@ pub struct PsArgs {
 #[derive(Args)]
 pub struct BtArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     /// The image of the kernel that was running
-    #[arg(long, value_name = "FILE")]
-    pub kernel: PathBuf,
+    #[arg(long, value_name = "FILE", value_parser = named::parser())]
+    pub kernel: Named,
 
     /// The thread with this number instead of the crashed one
     #[arg(long, value_name = "N", conflicts_with = "all")]
@@ -386,7 +429,8 @@ pub struct BtArgs {
 #[derive(Args)]
 pub struct DmesgArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     #[command(flatten)]
     pub kernel: KernelArg,
@@ -399,7 +443,8 @@ pub struct DmesgArgs {
 #[derive(Args)]
 pub struct TriageArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     #[command(flatten)]
     pub kernel: KernelArg,
@@ -461,7 +506,7 @@ pub enum GenProfile {
 #[derive(Args)]
 pub struct GenArgs {
     /// The file to write
-    #[arg(required_unless_present_any = ["check", "print_truth"])]
+    #[arg(required_unless_present_any = ["check", "print_truth"], value_parser = named::local())]
     pub output: Option<PathBuf>,
 
     /// What to write
@@ -549,8 +594,9 @@ pub struct GenArgs {
     pub print_truth: bool,
 
     /// Check a dump or archive against what its own line of text says it was made from
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "print_truth"])]
-    pub check: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "print_truth"],
+          value_parser = named::parser())]
+    pub check: Option<Named>,
 
     /// With --check: this many random pages instead of all
     #[arg(long, value_name = "N", requires = "check")]
@@ -623,6 +669,7 @@ pub enum BenchReading {
 #[derive(Args)]
 pub struct BenchArgs {
     /// The minidump, or an archive of one
+    #[arg(value_parser = named::local())]
     pub file: PathBuf,
 
     #[command(flatten)]
@@ -676,14 +723,15 @@ pub struct BenchArgs {
 
 impl BenchArgs {
     pub fn dump_kernel(&self) -> Option<&std::path::Path> {
-        self.kernel.as_deref()
+        self.kernel.get().map(|k| &**k)
     }
 }
 
 #[derive(Args)]
 pub struct MountArgs {
     /// The dump or archive
-    pub file: PathBuf,
+    #[arg(value_parser = named::parser())]
+    pub file: Named,
 
     /// The folder to mount on
     pub dir: PathBuf,

@@ -9,10 +9,18 @@ use serde::Serialize;
 /// Writes `value`. Characters that could move a terminal's cursor, or turn
 /// text around, are written as `\u202e`: parsers give them back.
 pub fn write(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)?;
+    escaped(out, &serde_json::to_string_pretty(value)?)
+}
+
+/// [`write`], on one line.
+pub fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
+    escaped(out, &serde_json::to_string(value)?)
+}
+
+fn escaped(out: &mut impl Write, text: &str) -> Result<()> {
     // serde_json escapes ASCII's control characters; outside of strings there
     // is ASCII only.
-    let mut rest = text.as_str();
+    let mut rest = text;
     while let Some(at) = rest.find(is_unsafe) {
         let (before, from) = rest.split_at(at);
         let mut chars = from.chars();

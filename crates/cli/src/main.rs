@@ -9,6 +9,7 @@ mod cmd;
 mod hexdump;
 mod interrupt;
 mod json;
+mod named;
 mod progress;
 mod size;
 mod terminal;
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
         Command::Completions(args) => cmd::manual::completions(&args),
         Command::Man(args) => cmd::manual::man(&args),
     };
+    #[cfg(feature = "remote")]
+    if cli.stats {
+        print_stats();
+    }
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Incomplete) => ExitCode::from(3),
@@ -64,9 +69,43 @@ fn main() -> ExitCode {
         }
         Err(e) => {
             remark(format_args!("{e:#}"));
-            ExitCode::FAILURE
+            if temporary(&e) { ExitCode::from(EXIT_TEMPORARY) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Exit code where the network or a store failed, and may not the next time:
+/// sysexits' EX_TEMPFAIL.
+const EXIT_TEMPORARY: u8 = 75;
+
+/// Whether the same command may succeed later.
+#[cfg(feature = "remote")]
+fn temporary(e: &anyhow::Error) -> bool {
+    // Errors that stand for another show that one's causes, not itself.
+    e.chain().any(|e| {
+        let direct = e.downcast_ref::<vmcask_remote::Error>();
+        let wrapped = || match e.downcast_ref::<vmcask_convert::Error>() {
+            Some(vmcask_convert::Error::Remote(e)) => e.downcast_ref(),
+            _ => None,
+        };
+        let io = || e.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+        direct.or_else(wrapped).or_else(io).is_some_and(vmcask_remote::Error::is_temporary)
+    })
+}
+
+#[cfg(not(feature = "remote"))]
+fn temporary(_: &anyhow::Error) -> bool {
+    false
+}
+
+/// `--stats`.
+#[cfg(feature = "remote")]
+fn print_stats() {
+    let s = vmcask_remote::stats();
+    remark(format_args!(
+        "network: {} requests, {} bytes received, {} bytes sent",
+        s.requests, s.bytes_received, s.bytes_sent
+    ));
 }
 
 /// Whoever reads our standard output has read enough: `vmcask ... | head`.

@@ -104,6 +104,10 @@ pub enum Error {
     #[error("standard output")]
     Pipe(#[source] io::Error),
 
+    /// An object in a store, which the cause names, can't be read or written.
+    #[error(transparent)]
+    Remote(Box<dyn std::error::Error + Send + Sync>),
+
     /// A conversion that isn't possible.
     #[error("{0}")]
     Unsupported(String),

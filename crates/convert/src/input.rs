@@ -118,10 +118,14 @@ impl Dump {
 /// Files are read with `pread`, so that one cut off meanwhile is an error, and
 /// not the death by SIGBUS that a map would bring.
 pub fn open(path: &Path) -> Result<Input> {
-    let input = open_streams_too(path)?;
+    seekable(open_streams_too(path)?)
+}
+
+/// `input`, unless it is a stream: [`Error::OnlyForward`] then.
+pub fn seekable(input: Input) -> Result<Input> {
     match input.stream {
         Some(_) => {
-            Err(Error::OnlyForward { path: path.to_owned(), what: input.container.name().into() })
+            Err(Error::OnlyForward { what: input.container.name().into(), path: input.path })
         }
         None => Ok(input),
     }

@@ -84,6 +84,19 @@ impl WriteOptions {
         }
     }
 
+    /// The same for a writer that is to take about `bytes` of memory in all, from
+    /// 64 MiB on; the defaults take about 256 MiB. With less, fewer cells that
+    /// are alike find each other.
+    #[must_use]
+    pub fn within(self, bytes: u64) -> Self {
+        let cells = (bytes / 1024).min(u64::from(Self::default().cells_in_order));
+        Self {
+            dedup_memory: usize::try_from(bytes / 8 * 3).unwrap_or(usize::MAX),
+            cells_in_order: self.cells_in_order.min(cells as u32),
+            ..self
+        }
+    }
+
     /// What the head says: 0 where frames aren't cut into blocks.
     pub(crate) fn cells_of_blocks(&self) -> u32 {
         let cut = self.cells_per_block < self.cells_per_frame && !self.plain;

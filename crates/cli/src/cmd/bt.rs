@@ -5,7 +5,6 @@ use std::num::NonZero;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use vmcask_convert::input;
 use vmcask_inspect::{Losses, Thread, backtrace};
 
 use super::kernel::{
@@ -28,7 +27,7 @@ struct Bt {
 }
 
 pub fn run(args: &BtArgs) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     print_warnings(&input);
     let image = open_image(&mut input, &args.kernel)?;
     let context = || args.file.display().to_string();

@@ -1,5 +1,9 @@
 //! `vmcask convert`: any dump to any format.
 
+mod destination;
+mod events;
+mod fleet;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -8,9 +12,12 @@ use anyhow::{Result, bail};
 use vmcask_archive::{Plan, WriteOptions};
 use vmcask_convert::view::prstatus::Prstatus;
 use vmcask_convert::view::target;
-use vmcask_convert::{Error, Input, OutputFile, Target, View, archive, forward, input, restore};
+use vmcask_convert::{Error, Input, OutputFile, Target, View, archive, forward, restore};
 use vmcask_dump::{Arch, KernelImage, ReadAt};
 use vmcask_inspect::{Kernel, Registers, Thread};
+
+use destination::{Destination, is_there};
+use events::{Event, Events};
 
 use super::{print_warnings, same_file, use_kernel};
 use crate::args::{ConvertArgs, To};
@@ -18,23 +25,36 @@ use crate::progress::{Progress, spin};
 use crate::size::human;
 use crate::{Outcome, interrupt, remark, warn};
 
+/// Memory that a conversion to an archive takes unless `--memory` says
+/// otherwise, in bytes.
+const JOB_MEMORY: u64 = 256 << 20;
+/// The same of a folder's conversions, all that run at a time together.
+const FLEET_MEMORY: u64 = 1 << 30;
+
 pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
+    if !args.input.is_remote() && args.input.is_dir() {
+        check_flags(args, To::Archive)?;
+        return fleet::run(args, quiet);
+    }
     let Some(to) = args.to.or_else(|| by_suffix(&args.output)) else {
         bail!(
             "{}: its suffix names no format; say --to archive, minidump, elf or kernel-view",
             args.output.display()
         )
     };
-    if (args.plain || args.level != 3) && to != To::Archive {
-        bail!("--plain and --level are for archives");
+    check_flags(args, to)?;
+    let events = Events::new(args.json);
+    let names = (args.input.display().to_string(), args.output.display().to_string());
+    let (input_name, output_name) = (&*names.0, &*names.1);
+    if args.skip_existing && is_there_already(args, to)? {
+        let reason = "it is there already";
+        events.tell(&Event::Skipped { input: input_name, output: output_name, reason })?;
+        if !quiet && !args.json {
+            writeln!(io::stdout(), "{output_name}: {reason}")?;
+        }
+        return Ok(Outcome::Done);
     }
-    if args.minidump_version.is_some() && to != To::Minidump {
-        bail!("--minidump-version is for minidumps");
-    }
-    if args.drop_zero && to == To::Archive {
-        bail!("--drop-zero is not for archives: a zero page costs them one bit");
-    }
-    let mut input = input::open_streams_too(&args.input)?;
+    let mut input = args.input.open_streams_too()?;
     if args.drop_zero && input.stream.is_some() {
         bail!(
             "{}: --drop-zero reads a dump twice, and {} can be read once: convert it to an archive \
@@ -43,7 +63,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             input.container.name()
         );
     }
-    let kernel = use_kernel(&mut input, args.kernel.as_deref())?;
+    let kernel = use_kernel(&mut input, args.kernel.get())?;
     print_warnings(&input);
     let threads = match &kernel {
         Some(image) if to == To::KernelView => threads_of(&input, image, quiet),
@@ -55,50 +75,141 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         threads: &threads,
         ..target::Options::default()
     };
-    if args.output == Path::new("-") {
-        return to_pipe(&input, to, args, &options, quiet);
+    if &*args.output == Path::new("-") {
+        let mut stdout = io::stdout().lock();
+        if stdout.is_terminal() {
+            bail!("standard output is a terminal; send it to a file or a pipe");
+        }
+        let written = in_order(&input, to, args, &options, quiet, &mut stdout)?;
+        return Ok(tell_losses(args, &written.losses));
     }
     if same_file(&args.input, &args.output) {
-        return Err(Error::SameFile { path: args.output.clone() }.into());
+        return Err(Error::SameFile { path: args.output.to_path_buf() }.into());
     }
-    let out = args.output_args.create(&args.output)?;
     let start = Instant::now();
-    let threads = args.output_args.threads();
-    let losses = match (target(to, args), &input.stream) {
-        (None, _) => {
-            let plan = archive::plan(&input)?;
-            to_archive(&input, &plan, &write_options(args, &plan), &out, quiet)?;
-            Vec::new()
+    let dump_bytes = input.stream.is_none().then(|| input.source.len());
+    events.tell(&Event::Started { input: input_name, output: output_name, dump_bytes })?;
+    let (done, output_bytes) = match write(&input, to, args, &options, quiet, &events) {
+        Ok(written) => written,
+        // Another worker was faster; what it wrote is whole.
+        Err(e) if args.skip_existing && e.downcast_ref().is_some_and(is_there) => {
+            let reason = "another process has written it";
+            events.tell(&Event::Skipped { input: input_name, output: output_name, reason })?;
+            return Ok(Outcome::Done);
         }
-        (Some(to), Some(stream)) => {
-            let progress = Progress::new("converting", stream.len(), quiet);
-            let set = |done| progress.set(done);
-            forward::from_stream(&input, stream, to, &out, &set, interrupt::flag())?
-        }
-        (Some(to), None) => {
-            let view = spin("planning", || target::of(&input, to, &options))?;
-            write_view(&view, threads, &out, quiet)?;
-            told(&view, quiet)
-        }
+        Err(e) => return Err(e),
     };
-    let written = out.file().metadata().map_or(0, |m| m.len());
-    out.commit()?;
-    for loss in &losses {
-        warn(&args.output, format!("incomplete: {loss}"));
-    }
-    if !quiet {
-        let seconds = start.elapsed().as_secs_f64();
+    let outcome = tell_losses(args, &done.losses);
+    let seconds = start.elapsed().as_secs_f64();
+    events.tell(&Event::Done {
+        input: input_name,
+        output: output_name,
+        dump_bytes: input.source.len(),
+        output_bytes,
+        seconds,
+        digest_blake3: done.archive.map(|w| w.digest.to_string()),
+        losses: &done.losses,
+    })?;
+    if !quiet && !args.json {
         writeln!(
             io::stdout(),
-            "{}: {} from {} ({:.2}x) in {seconds:.1} s, {}/s",
-            args.output.display(),
-            human(written),
+            "{output_name}: {} from {} ({:.2}x) in {seconds:.1} s, {}/s",
+            human(output_bytes),
             human(input.source.len()),
-            input.source.len() as f64 / written.max(1) as f64,
+            input.source.len() as f64 / output_bytes.max(1) as f64,
             human((input.source.len() as f64 / seconds.max(1e-9)) as u64),
         )?;
     }
-    Ok(if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    Ok(outcome)
+}
+
+/// Flags that mean nothing for `to` are mistakes.
+fn check_flags(args: &ConvertArgs, to: To) -> Result<()> {
+    if (args.plain || args.level != 3 || args.memory.is_some()) && to != To::Archive {
+        bail!("--plain, --level and --memory are for archives");
+    }
+    if args.minidump_version.is_some() && to != To::Minidump {
+        bail!("--minidump-version is for minidumps");
+    }
+    if args.drop_zero && to == To::Archive {
+        bail!("--drop-zero is not for archives: a zero page costs them one bit");
+    }
+    if args.json && &*args.output == Path::new("-") {
+        bail!("--json prints on standard output, where the output is to go");
+    }
+    Ok(())
+}
+
+/// For `--skip-existing`: whether the output is there, whole if it is an archive.
+fn is_there_already(args: &ConvertArgs, to: To) -> Result<bool> {
+    if to == To::Archive { fleet::is_whole(&args.output) } else { Ok(args.output.exists()?) }
+}
+
+/// What was written, beside the bytes.
+#[derive(Default)]
+struct Done {
+    archive: Option<vmcask_archive::Written>,
+    losses: Vec<String>,
+}
+
+/// Writes the output whole; with it, its bytes.
+fn write(
+    input: &Input,
+    to: To,
+    args: &ConvertArgs,
+    options: &target::Options<'_>,
+    quiet: bool,
+    events: &Events,
+) -> Result<(Done, u64)> {
+    let name = args.input.display().to_string();
+    let mut out = Destination::create(&args.output, input.source.len(), &args.output_args)?;
+    let threads = args.output_args.threads();
+    let done = match (target(to, args), &mut out) {
+        (None, out) => {
+            let plan = archive::plan(input)?;
+            let bar = progress_of(&plan, quiet || args.json);
+            let total = plan.extents.iter().map(|e| e.end - e.start).sum();
+            let line = events.progress(&name, total);
+            let options = write_options(args, &plan, threads, args.memory);
+            let set = |done| {
+                bar.set(done);
+                line(done);
+            };
+            let archive = out.archive(input, &plan, &options, &set)?;
+            Done { archive: Some(archive), losses: Vec::new() }
+        }
+        (Some(to), Destination::File(out)) => {
+            let losses = match &input.stream {
+                Some(stream) => {
+                    let progress = Progress::new("converting", stream.len(), quiet);
+                    let set = |done| progress.set(done);
+                    forward::from_stream(input, stream, to, out, &set, interrupt::flag())?
+                }
+                None => {
+                    let view = spin("planning", || target::of(input, to, options))?;
+                    write_view(&view, threads, out, quiet)?;
+                    told(&view, quiet)
+                }
+            };
+            Done { archive: None, losses }
+        }
+        #[cfg(feature = "remote")]
+        (Some(_), Destination::Object(out)) => {
+            let written = in_order(input, to, args, options, quiet, &mut **out);
+            written.map_err(|e| match e.downcast() {
+                Ok(e) => destination::named(e).into(),
+                Err(e) => e,
+            })?
+        }
+    };
+    Ok((done, out.commit()?))
+}
+
+fn tell_losses(args: &ConvertArgs, losses: &[String]) -> Outcome {
+    for loss in losses {
+        warn(&args.output, format!("incomplete: {loss}"));
+    }
+    if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete }
 }
 
 /// Registers of all threads, the crashed one first, so that a debugger shows
@@ -147,15 +258,22 @@ fn target(to: To, args: &ConvertArgs) -> Option<Target> {
     }
 }
 
-fn write_options(args: &ConvertArgs, plan: &Plan) -> WriteOptions {
+fn write_options(
+    args: &ConvertArgs,
+    plan: &Plan,
+    threads: usize,
+    memory: Option<u64>,
+) -> WriteOptions {
     // A plain archive has nothing to gain from smaller frames.
     let suited = if args.plain { WriteOptions::default() } else { WriteOptions::suited_to(plan) };
-    WriteOptions {
-        level: args.level,
-        plain: args.plain,
-        threads: args.output_args.threads(),
-        ..suited
-    }
+    let suited = match memory {
+        Some(memory) => suited.within(memory),
+        None => suited,
+    };
+    // Order takes a second reading, which costs more over the network than it
+    // saves.
+    let cells_in_order = if args.input.is_remote() { 0 } else { suited.cells_in_order };
+    WriteOptions { level: args.level, plain: args.plain, threads, cells_in_order, ..suited }
 }
 
 /// Tells the remarks and gives back the losses.
@@ -168,47 +286,37 @@ fn told(view: &View, quiet: bool) -> Vec<String> {
     view.losses.clone()
 }
 
-fn to_pipe(
+/// Writes the output from front to back.
+fn in_order(
     input: &Input,
     to: To,
     args: &ConvertArgs,
     options: &target::Options<'_>,
     quiet: bool,
-) -> Result<Outcome> {
-    let mut stdout = io::stdout().lock();
-    if stdout.is_terminal() {
-        bail!("standard output is a terminal; send it to a file or a pipe");
-    }
+    out: &mut dyn Write,
+) -> Result<Done> {
+    let threads = args.output_args.threads();
     let Some(to) = target(to, args) else {
         let plan = archive::plan(input)?;
         let progress = progress_of(&plan, quiet);
-        archive::write_to(
-            input,
-            &plan,
-            &write_options(args, &plan),
-            &mut stdout,
-            &|done| progress.set(done),
-            interrupt::flag(),
-        )?;
-        return Ok(Outcome::Done);
+        let options = write_options(args, &plan, threads, args.memory);
+        let set = |done| progress.set(done);
+        let archive = archive::write_to(input, &plan, &options, out, &set, interrupt::flag())?;
+        return Ok(Done { archive: Some(archive), losses: Vec::new() });
     };
     let losses = if let Some(stream) = &input.stream {
         let progress = Progress::new("converting", stream.len(), quiet);
         let set = |done| progress.set(done);
-        forward::stream_to_pipe(input, stream, to, &mut stdout, &set, interrupt::flag())?
+        forward::stream_to_pipe(input, stream, to, out, &set, interrupt::flag())?
     } else {
         let view = spin("planning", || target::of(input, to, options))?;
         let progress = Progress::new("writing", view.len(), quiet);
-        let threads = args.output_args.threads();
         let set = |done| progress.set(done);
-        forward::to_pipe(&view, threads, &mut stdout, &set, interrupt::flag())?;
+        forward::to_pipe(&view, threads, out, &set, interrupt::flag())?;
         drop(progress);
         told(&view, quiet)
     };
-    for loss in &losses {
-        warn(&args.output, format!("incomplete: {loss}"));
-    }
-    Ok(if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    Ok(Done { archive: None, losses })
 }
 
 /// Fills `out` with an archive, not committed yet.

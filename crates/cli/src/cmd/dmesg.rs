@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use serde::Serialize;
-use vmcask_convert::input;
 use vmcask_inspect::msgbuf::{Line, Order};
 use vmcask_inspect::text::printable;
 use vmcask_inspect::{Kernel, MessageBuffer};
@@ -52,9 +51,9 @@ pub fn order_name(order: Order) -> &'static str {
 }
 
 pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     print_warnings(&input);
-    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
+    let image = args.kernel.get().map(|path| open_image(&mut input, path)).transpose()?;
     let kernel = image.as_ref().map(|image| kernel_of(&input, image)).transpose()?;
     if let Some(kernel) = &kernel {
         check_image(&input, kernel);

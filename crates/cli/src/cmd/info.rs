@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 use vmcask_convert::container::Container;
-use vmcask_convert::{Dump, Error, Input, TextDump, input};
+use vmcask_convert::{Dump, Error, Input, TextDump};
 use vmcask_dump::device::{Compression, DeviceHeader};
 use vmcask_dump::elf::How;
 use vmcask_dump::layout::elf::PT_LOAD;
@@ -111,11 +111,11 @@ struct PartInfo {
 }
 
 pub fn run(args: &InfoArgs) -> Result<Outcome> {
-    let mut input = match input::open_streams_too(&args.file) {
+    let mut input = match args.file.open_streams_too() {
         Err(Error::TextDump(text)) => return text_dump(&text, args.json),
         input => input?,
     };
-    use_kernel(&mut input, args.kernel.as_deref())?;
+    use_kernel(&mut input, args.kernel.get())?;
     let info = spin("looking for page tables", || collect(&input))?;
     let mut out = io::stdout().lock();
     if args.json {

@@ -2,25 +2,24 @@
 //! JSON, telling losses.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vmcask_convert::{Dump, Input};
-use vmcask_dump::source::FileSource;
-use vmcask_dump::{KernelImage, ReadAt, VirtAddr};
+use vmcask_dump::{KernelImage, VirtAddr};
 use vmcask_inspect::backtrace::End;
 use vmcask_inspect::text::printable;
 use vmcask_inspect::{Backtrace, ImageCheck, Kernel, Losses, Memory, MessageBuffer, Thread, check};
 
+use crate::named::Named;
 use crate::{Outcome, warn};
 
 /// Opens the kernel image and tells the dump. A core whose page tables aren't
 /// where the image says may still be read: by its note, by its program
 /// headers, by tables that map themselves. That is tried, with a warning.
-pub fn open_image(input: &mut Input, path: &Path) -> Result<KernelImage> {
+pub fn open_image(input: &mut Input, path: &Named) -> Result<KernelImage> {
     let name = || path.display().to_string();
-    let file: Arc<dyn ReadAt> = Arc::new(FileSource::open(path).with_context(name)?);
+    let file = path.source()?;
     let image = KernelImage::open(&file).with_context(name)?;
     let needs_tables = match &input.dump {
         Dump::Minidump(_) => false,

@@ -23,6 +23,7 @@ use anyhow::Result;
 use vmcask_convert::Input;
 use vmcask_dump::KernelImage;
 
+use crate::named::Named;
 use crate::progress::spin;
 use crate::warn;
 
@@ -34,7 +35,7 @@ fn print_warnings(input: &Input) {
 }
 
 /// Opens the kernel image, where one is named, and tells the dump.
-fn use_kernel(input: &mut Input, path: Option<&Path>) -> Result<Option<KernelImage>> {
+fn use_kernel(input: &mut Input, path: Option<&Named>) -> Result<Option<KernelImage>> {
     let open = |path| spin("looking for page tables", || kernel::open_image(input, path));
     path.map(open).transpose()
 }

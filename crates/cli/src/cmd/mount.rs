@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use vmcask_convert::view::target::{self, Target};
-use vmcask_convert::{Input, View, input};
+use vmcask_convert::{Input, View};
 use vmcask_dump::{KernelImage, ReadAt};
 use vmcask_inspect::Kernel;
 use vmcask_mount::{Entry, Options, mount};
@@ -34,12 +34,13 @@ fn background(args: &MountArgs, quiet: bool) -> Result<Outcome> {
     if quiet {
         server.arg("--quiet");
     }
-    if let Some(kernel) = args.kernel.as_deref() {
-        server.arg("--kernel").arg(kernel);
+    if let Some(kernel) = args.kernel.get() {
+        server.arg("--kernel").arg(kernel.raw());
     }
     let mut server = server
         .arg("--")
-        .args([&args.file, &args.dir])
+        .arg(args.file.raw())
+        .arg(&args.dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -66,12 +67,12 @@ fn unmount_command() -> &'static str {
 }
 
 fn serve(args: &MountArgs, quiet: bool) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     print_warnings(&input);
-    let image = use_kernel(&mut input, args.kernel.as_deref())?;
+    let image = use_kernel(&mut input, args.kernel.get())?;
     let entries = spin("mounting", || entries(&input, image.as_ref(), quiet));
     let foreground = args.foreground;
-    let file = args.file.canonicalize().unwrap_or_else(|_| args.file.clone());
+    let file = args.file.canonicalize().unwrap_or_else(|_| args.file.to_path_buf());
     let options = Options {
         source: file.display().to_string(),
         modified: args.file.metadata().and_then(|m| m.modified()).unwrap_or(std::time::UNIX_EPOCH),

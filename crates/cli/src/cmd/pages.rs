@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Result;
 use serde::Serialize;
 use vmcask_convert::view::Runs;
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 
 use super::print_warnings;
 use crate::args::PagesArgs;
@@ -36,7 +36,7 @@ struct RunInfo {
 }
 
 pub fn run(args: &PagesArgs) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let input = args.file.open()?;
     if !args.json {
         print_warnings(&input);
     }

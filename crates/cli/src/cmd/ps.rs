@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use vmcask_convert::input;
 
 use super::kernel::{
     LossJson, ThreadJson, check_image, kernel_of, losses_json, open_image, tell_losses,
@@ -27,7 +26,7 @@ struct Ps {
 }
 
 pub fn run(args: &PsArgs) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     print_warnings(&input);
     let image = open_image(&mut input, &args.kernel)?;
     let kernel = kernel_of(&input, &image)?;

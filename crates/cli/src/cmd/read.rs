@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result, bail};
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 use vmcask_dump::{Error, PhysAddr, VirtAddr};
 use vmcask_inspect::{Kernel, check};
 
@@ -35,9 +35,9 @@ impl Space<'_> {
 
 pub fn run(args: &ReadArgs) -> Result<Outcome> {
     let (file, len) = args.file_and_length();
-    let mut input = input::open(&file)?;
+    let mut input = file.open()?;
     print_warnings(&input);
-    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
+    let image = args.kernel.get().map(|path| open_image(&mut input, path)).transpose()?;
     let context = || file.display().to_string();
     let mut default_len = DEFAULT_LEN;
     let (addr, physical) = match (args.va, args.pa, &args.symbol, &image) {

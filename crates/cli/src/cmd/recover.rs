@@ -11,7 +11,6 @@ use vmcask_archive::{PageMap, Recovered};
 use vmcask_convert::{Error, restore};
 use vmcask_dump::ReadAt;
 use vmcask_dump::detect::{Format, detect};
-use vmcask_dump::source::FileSource;
 use vmcask_dump::{ElfCore, Minidump};
 use vmcask_rank::{AvailRanges, PageBitmap, RankIndex};
 
@@ -55,9 +54,7 @@ struct Physical {
 
 pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
     let path = &args.input;
-    let file =
-        FileSource::open(path).map_err(|source| Error::Open { path: path.clone(), source })?;
-    let file: Arc<dyn ReadAt> = Arc::new(file);
+    let file = path.source()?;
     if same_file(path, &args.output) {
         return Err(Error::SameFile { path: args.output.clone() }.into());
     }

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use serde::Serialize;
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 use vmcask_inspect::text::printable;
 use vmcask_inspect::triage::{self, Facts};
 use vmcask_inspect::{
@@ -78,11 +78,11 @@ struct Found<'a> {
 }
 
 pub fn run(args: &TriageArgs) -> Result<Outcome> {
-    let mut input = input::open(&args.file)?;
+    let mut input = args.file.open()?;
     if !args.json {
         print_warnings(&input);
     }
-    let image = args.kernel.as_deref().map(|path| open_image(&mut input, path)).transpose()?;
+    let image = args.kernel.get().map(|path| open_image(&mut input, path)).transpose()?;
     let kernel = image.as_ref().map(|image| kernel_of(&input, image)).transpose()?;
     let found = spin("looking", || find(&input, kernel.as_ref()));
     let mut out = BufWriter::new(io::stdout().lock());
@@ -205,7 +205,7 @@ fn json(args: &TriageArgs, found: &Found<'_>) -> Triage {
         file_bytes: found.input.file_len,
         dump_bytes: found.input.source.len(),
         format: found.input.dump.name(),
-        kernel: args.kernel.as_deref().map(|k| k.display().to_string()),
+        kernel: args.kernel.get().map(|k| k.display().to_string()),
         kernel_check: check.map(ToString::to_string),
         kernel_matches: check.and_then(|check| match check {
             ImageCheck::Same { .. } => Some(true),

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use vmcask_archive::{ArchiveReader, Report};
-use vmcask_convert::{Dump, Input, input};
+use vmcask_convert::{Dump, Input};
 
 use super::print_warnings;
 use crate::args::{VerifyArgs, threads};
@@ -35,7 +35,7 @@ struct DamageInfo {
 }
 
 pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
-    let input = input::open(&args.file)?;
+    let input = args.file.open()?;
     if !args.json {
         print_warnings(&input);
     }

@@ -2,16 +2,16 @@
 //! opened with the readers, so that both are tested.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng};
-use vmcask_convert::{Dump, input};
+use vmcask_convert::Dump;
 use vmcask_dump::PhysAddr;
 use vmcask_synth::{Spec, SynthDump};
 
 use crate::args::GenArgs;
+use crate::named::Named;
 use crate::progress::Progress;
 use crate::size::count;
 use crate::{Outcome, interrupt};
@@ -31,7 +31,7 @@ struct Subject {
     bytes: u64,
 }
 
-pub fn run(path: &Path, args: &GenArgs, quiet: bool) -> Result<Outcome> {
+pub fn run(path: &Named, args: &GenArgs, quiet: bool) -> Result<Outcome> {
     let subject = open(path)?;
     let spec = find_spec(&subject).with_context(|| path.display().to_string())?;
     if let Some(seed) = args.seed
@@ -73,8 +73,8 @@ pub fn run(path: &Path, args: &GenArgs, quiet: bool) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn open(path: &Path) -> Result<Subject> {
-    let dump = input::open(path)?.dump;
+fn open(path: &Named) -> Result<Subject> {
+    let dump = path.open()?.dump;
     let (ranges, bytes) = match &dump {
         Dump::Elf(core) => {
             let runs: Vec<_> = core.phys_runs().map(|(pa, _, n)| (pa.0, n)).collect();

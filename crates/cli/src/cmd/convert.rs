@@ -81,6 +81,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             told(&view, quiet)
         }
     };
+    input.check_source()?;
     let written = out.file().metadata().map_or(0, |m| m.len());
     out.commit()?;
     for loss in &losses {
@@ -190,6 +191,7 @@ fn to_pipe(
             &|done| progress.set(done),
             interrupt::flag(),
         )?;
+        input.check_source()?;
         return Ok(Outcome::Done);
     };
     let losses = if let Some(stream) = &input.stream {
@@ -205,6 +207,7 @@ fn to_pipe(
         drop(progress);
         told(&view, quiet)
     };
+    input.check_source()?;
     for loss in &losses {
         warn(&args.output, format!("incomplete: {loss}"));
     }

@@ -7,6 +7,7 @@
 mod common;
 
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -268,6 +269,128 @@ fn input_shrinks() {
     }
     println!("{noticed} of 12 noticed");
     assert!(noticed > 0);
+}
+
+/// How a run ended, what it printed, and what it wrote.
+#[derive(PartialEq)]
+struct Ended {
+    code: Option<i32>,
+    printed: Vec<u8>,
+    written: Option<Vec<u8>>,
+    said: String,
+}
+
+/// Runs `words` on `input`, with an output in `folder` where `writes`, and
+/// meanwhile does `change`.
+fn while_it_runs(
+    (words, writes): (&[&str], bool),
+    input: &Path,
+    folder: &Path,
+    change: impl FnOnce(),
+) -> Ended {
+    let out = folder.join("out");
+    let mut command = vmcask();
+    command.arg("-q").args(words).arg(input).stdout(Stdio::piped());
+    if writes {
+        command.arg(&out);
+    }
+    let mut child = spawn(&mut command);
+    let mut pipe = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut printed = Vec::new();
+        pipe.read_to_end(&mut printed).unwrap();
+        printed
+    });
+    change();
+    let ended = child.wait_with_output().unwrap();
+    let written = out.exists().then(|| std::fs::read(&out).unwrap());
+    let _ = std::fs::remove_file(&out);
+    assert!(names(folder).is_empty(), "{words:?} left something");
+    let printed = reader.join().unwrap();
+    Ended { code: ended.status.code(), printed, written, said: stderr(&ended) }
+}
+
+/// The input is overwritten with another dump, or cut, while it is read: what
+/// comes out is of the one or of the other, or there is an error and no
+/// output. No mixture, and no death by SIGBUS.
+#[test]
+fn input_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dice = dice();
+    let dump = gen_dump(dir.path(), "dump");
+    let other = dir.path().join("other");
+    let spec = ["-q", "gen", "--ram", "1GiB", "--dump", "32MiB", "--seed", "2"];
+    ok(vmcask().args(spec).arg(&other));
+    let of_both = |name: &str, words: &[&str]| {
+        [&dump, &other].map(|from| {
+            let to = from.with_extension(name);
+            ok(vmcask().args(["-q", "convert"]).args(words).arg(from).arg(&to));
+            to
+        })
+    };
+    let archives = of_both("cask", &[]);
+    let cores = of_both("elf", &[]);
+    let dumps = [dump.clone(), other.clone()];
+    let commands: [(&[&str], bool, &[PathBuf; 2]); 14] = [
+        (&["convert", "--to", "minidump"], true, &dumps),
+        (&["convert", "--to", "elf"], true, &dumps),
+        (&["convert", "--to", "kernel-view"], true, &dumps),
+        (&["convert", "--to", "archive"], true, &dumps),
+        (&["convert", "--to", "archive", "--plain"], true, &dumps),
+        (&["convert", "--to", "minidump"], true, &cores),
+        (&["convert", "--to", "minidump"], true, &archives),
+        (&["recover"], true, &archives),
+        (&["verify"], false, &dumps),
+        (&["verify"], false, &archives),
+        (&["info", "--json"], false, &cores),
+        (&["pages"], false, &dumps),
+        (&["read", "--raw", "--pa", "0x100000", "4MiB"], false, &dumps),
+        (&["triage", "--json"], false, &archives),
+    ];
+    let (mut old, mut new, mut refused) = (0, 0, 0);
+    for (words, writes, [first, second]) in commands {
+        let folder = tempfile::tempdir().unwrap();
+        let input = dir.path().join("input");
+        let run = |change: &dyn Fn()| while_it_runs((words, writes), &input, folder.path(), change);
+        let (first, second) = (std::fs::read(first).unwrap(), std::fs::read(second).unwrap());
+        std::fs::write(&input, &first).unwrap();
+        let start = Instant::now();
+        let before = run(&|| ());
+        let whole = start.elapsed();
+        for _ in 0..moments() {
+            for cut in [false, true] {
+                std::fs::write(&input, &first).unwrap();
+                let wait = whole.mul_f64(dice.random_range(0.0..1.0));
+                let keep = dice.random_range(0..first.len() as u64);
+                let ended = run(&|| {
+                    std::thread::sleep(wait);
+                    let file = std::fs::File::options().write(true).open(&input).unwrap();
+                    if cut {
+                        file.set_len(keep).unwrap();
+                    } else {
+                        file.write_all_at(&second, 0).unwrap();
+                        file.set_len(second.len() as u64).unwrap();
+                    }
+                });
+                let what = format!("{words:?}, {}", if cut { "cut" } else { "overwritten" });
+                let after = run(&|| ());
+                if ended == before {
+                    old += 1;
+                } else if ended == after {
+                    new += 1;
+                } else {
+                    let Ended { code, written, said, .. } = ended;
+                    assert_eq!(code, Some(1), "{what}: {said}");
+                    assert!(written.is_none(), "{what}: an output in spite of {said}");
+                    let errors = said.lines().filter(|l| !l.contains("warning: "));
+                    assert_eq!(errors.count(), 1, "{what}: {said}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    println!("{old} of the old file, {new} of the new one, {refused} refused");
+    assert!(refused > 0);
 }
 
 /// Whoever reads our output has read enough: no message, no failure, no file.

@@ -339,9 +339,7 @@ fn secrets_stay_secret() {
     assert!(text.contains("access denied (HTTP 403)"), "{text}");
     let out = b.vmcask().args(["info", "s3://dumps/nothing"]).output().unwrap();
     assert!(without_secrets(&out).contains("there is no such object"));
-    for url in
-        ["https://me:s3cr3t@127.0.0.1:1/x", "s3://me:s3cr3t@dumps/x", "http://[bad?s3cr3t"]
-    {
+    for url in ["https://me:s3cr3t@127.0.0.1:1/x", "s3://me:s3cr3t@dumps/x", "http://[bad?s3cr3t"] {
         let out = b.vmcask().args(["info", url]).output().unwrap();
         let text = without_secrets(&out);
         assert_eq!(out.status.code(), Some(2), "{url}: {text}");

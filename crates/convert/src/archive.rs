@@ -32,6 +32,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
         len: 0,
         source,
     })?;
+    input.check_source()?;
     Ok(Plan {
         extents,
         open_end: input.stream.is_some(),

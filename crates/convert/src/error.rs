@@ -77,6 +77,15 @@ pub enum Error {
         source: vmcask_archive::Error,
     },
 
+    /// The input was written to while it was read.
+    #[error("{path}", path = path.display())]
+    Changed {
+        /// The input.
+        path: PathBuf,
+        /// How that shows.
+        source: io::Error,
+    },
+
     /// The output is there already.
     #[error("{path} exists; --force replaces it", path = path.display())]
     Exists {

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmcask_archive::ArchiveReader;
 use vmcask_dump::detect::{self, Format};
@@ -16,6 +17,7 @@ use vmcask_dump::{ElfCore, KernelImage, Minidump, PhysMem, ReadAt, VirtMem, Warn
 use crate::container::{self, Container};
 use crate::error::{Error, Result, TextDump};
 use crate::stream::StreamSource;
+use crate::watched::Watched;
 
 /// An open input.
 pub struct Input {
@@ -38,6 +40,8 @@ pub struct Input {
     pub source: Arc<dyn ReadAt>,
     /// What those bytes mean.
     pub dump: Dump,
+    /// The file itself; of a pipe nothing.
+    file: Option<Arc<Watched>>,
 }
 
 /// A dump of any format.
@@ -144,9 +148,27 @@ pub fn open_streams_too(path: &Path) -> Result<Input> {
     if meta.is_dir() {
         return Err(unopened(io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
     }
+    settle(&file);
     match FileSource::new_if_seekable(file).map_err(unopened)? {
         Ok(file) => Input::of_source(path, Arc::new(file)),
-        Err(pipe) => stream(path, container::buffered(pipe), None, 0),
+        Err(pipe) => stream(path, container::buffered(pipe), None, None),
+    }
+}
+
+/// File systems count time in steps, up to 10 ms on Linux. A write in the step
+/// in which a file was opened would not show in its time; waiting until that
+/// step is over makes [`Input::check_unchanged`] see all that come later.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Waits where the file was written just now. A file that is being written all
+/// the time is opened all the same: it will show.
+fn settle(file: &File) {
+    for _ in 0..3 {
+        let age = file.metadata().and_then(|m| m.modified()).map(|time| time.elapsed());
+        match age {
+            Ok(Ok(age)) if age < STEP => std::thread::sleep(STEP),
+            _ => return,
+        }
     }
 }
 
@@ -154,9 +176,16 @@ impl Input {
     /// Opens what `file` holds: a dump, an archive, a dump device, or any of
     /// them compressed. `path` is for messages.
     pub fn of_source(path: &Path, file: Arc<dyn ReadAt>) -> Result<Self> {
+        let file = Arc::new(Watched::new(file));
+        // What looks like no dump, or a damaged one, may just not have been
+        // read.
+        Self::of_watched(path, &file).map_err(|e| file.failure().map_or(e, |f| unread(path, f)))
+    }
+
+    fn of_watched(path: &Path, watched: &Arc<Watched>) -> Result<Self> {
         let unopened = |source| Error::Open { path: path.to_owned(), source };
         let wrong = |source| Error::Dump { path: path.to_owned(), source };
-        let file_len = file.len();
+        let file: Arc<dyn ReadAt> = watched.clone();
         let begins = |source: &dyn ReadAt| {
             let mut prefix = vec![0; container::PREFIX_LEN];
             let n = source.read_at(0, &mut prefix).map_err(unopened)?;
@@ -165,33 +194,35 @@ impl Input {
         };
         let prefix = begins(&*file)?;
         let plain = |source, archive, device| {
-            Self::plain(path.to_owned(), file_len, source, archive, device)
+            Self::plain(path.to_owned(), watched.clone(), source, archive, device)
         };
         if vmcask_archive::is_archive(&prefix) {
-            let archive = ArchiveReader::open(file)
+            let archive = ArchiveReader::open(file.clone())
                 .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
             let archive = Arc::new(archive);
             return plain(archive.clone(), Some(archive), None);
         }
         if Container::detect(&prefix) != Container::None {
-            return stream(path, Box::new(device::Cursor::new(file)), None, file_len);
+            let cursor = Box::new(device::Cursor::new(file));
+            return stream(path, cursor, None, Some(watched.clone()));
         }
         if matches!(detect::detect(&prefix), Format::Minidump | Format::Elf) {
-            return plain(file, None, None);
+            return plain(file.clone(), None, None);
         }
         let Some(device) = Device::find(&file).map_err(wrong)? else {
-            return plain(file, None, None);
+            return plain(file.clone(), None, None);
         };
         let dump = device.dump().map_err(wrong)?;
         if Container::detect(&begins(&*dump)?) != Container::None {
-            return stream(path, Box::new(device::Cursor::new(dump)), Some(&device), file_len);
+            let cursor = Box::new(device::Cursor::new(dump));
+            return stream(path, cursor, Some(&device), Some(watched.clone()));
         }
         plain(dump, None, Some(&device))
     }
 
     fn plain(
         path: PathBuf,
-        file_len: u64,
+        file: Arc<Watched>,
         source: Arc<dyn ReadAt>,
         archive: Option<Arc<ArchiveReader>>,
         device: Option<&Device>,
@@ -199,7 +230,7 @@ impl Input {
         let dump = dump_in(&path, &source, device, archive.as_ref())?;
         Ok(Self {
             path,
-            file_len,
+            file_len: file.len(),
             archive,
             device: device.map(|d| d.header().clone()),
             device_warnings: device.map_or_else(Vec::new, |d| d.warnings().to_vec()),
@@ -207,13 +238,42 @@ impl Input {
             container: Container::None,
             source,
             dump,
+            file: Some(file),
         })
+    }
+
+    /// Fails with [`Error::Changed`] where the file was written to since it
+    /// was opened: what was read may be partly old and partly new. Whoever has
+    /// read all they want, and is about to say so, asks this first.
+    ///
+    /// Archives and compressed dumps tell damaged bytes from right ones by
+    /// their checksums; other files have nothing but this.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.file
+            .as_ref()
+            .map_or(Ok(()), ReadAt::check_unchanged)
+            .map_err(|source| Error::Changed { path: self.path.clone(), source })
+    }
+
+    /// [`Self::check_unchanged`], and fails where a read
+    /// of the file failed at any time: parts that a dump may have or not, and
+    /// that were looked for in vain, may be there after all.
+    pub fn check_source(&self) -> Result<()> {
+        self.check_unchanged()?;
+        match self.file.as_ref().and_then(|file| file.failure()) {
+            Some(failure) => Err(unread(&self.path, failure)),
+            None => Ok(()),
+        }
     }
 
     /// What is odd about it, though it can be read.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.device_warnings.iter().chain(self.dump.warnings())
     }
+}
+
+fn unread(path: &Path, (off, len, source): (u64, usize, io::Error)) -> Error {
+    Error::Dump { path: path.to_owned(), source: vmcask_dump::Error::Io { off, len, source } }
 }
 
 /// What stands before the first page of a dump in a stream is kept in memory;
@@ -225,7 +285,7 @@ fn stream(
     path: &Path,
     reader: Box<dyn Read + Send>,
     device: Option<&Device>,
-    file_len: u64,
+    file: Option<Arc<Watched>>,
 ) -> Result<Input> {
     let unread = |source| Error::Open { path: path.to_owned(), source };
     let not = |what: &str| Error::NotADump { path: path.to_owned(), what: what.into() };
@@ -284,7 +344,7 @@ fn stream(
     let dump = dump_in(path, &source, device, None)?;
     Ok(Input {
         path: path.to_owned(),
-        file_len,
+        file_len: file.as_ref().map_or(0, ReadAt::len),
         archive: None,
         device: device.map(|d| d.header().clone()),
         device_warnings: device.map_or_else(Vec::new, |d| d.warnings().to_vec()),
@@ -292,6 +352,7 @@ fn stream(
         container,
         source,
         dump,
+        file,
     })
 }
 

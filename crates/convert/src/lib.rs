@@ -39,6 +39,7 @@ pub mod output;
 pub mod restore;
 pub mod stream;
 pub mod view;
+mod watched;
 
 pub use error::{Error, Result, TextDump};
 pub use input::{Dump, Input};

@@ -4,12 +4,13 @@
 //! This is the one module of the crate with `unsafe` code (the memory map).
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Positional reads of an immutable run of bytes.
 ///
@@ -75,6 +76,13 @@ pub trait ReadAt: Send + Sync {
         let len = self.len();
         Ok((off < len).then_some(off..len))
     }
+
+    /// Fails with [`io::ErrorKind::Other`] where the bytes may not be what
+    /// they were when the source was opened: reads may then have given some of
+    /// each. A source that can't change, or can't tell, succeeds.
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A range of a source, and where its bytes are to go.
@@ -116,6 +124,9 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(off)
     }
+    fn check_unchanged(&self) -> io::Result<()> {
+        (**self).check_unchanged()
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
@@ -136,6 +147,9 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(off)
+    }
+    fn check_unchanged(&self) -> io::Result<()> {
+        (**self).check_unchanged()
     }
 }
 
@@ -222,14 +236,21 @@ impl ReadAt for SubSource {
             .map(|d| d.start - self.start..(d.end - self.start).min(self.len))
             .filter(|d| d.start < d.end))
     }
+    fn check_unchanged(&self) -> io::Result<()> {
+        self.inner.check_unchanged()
+    }
 }
 
 /// A regular file, read with `pread`. Safe against files that shrink while
-/// they are read: the read comes back short.
+/// they are read: the read comes back short, and what was there isn't taken
+/// for a hole.
 #[derive(Debug)]
 pub struct FileSource {
     file: File,
     len: u64,
+    /// When it was last written, as far as the file system tells; of devices
+    /// it doesn't.
+    modified: Option<SystemTime>,
 }
 
 impl FileSource {
@@ -246,11 +267,11 @@ impl FileSource {
         use std::os::unix::fs::FileTypeExt;
         let meta = file.metadata()?;
         if meta.is_file() {
-            return Ok(Ok(Self { file, len: meta.len() }));
+            return Ok(Ok(Self::of(file, &meta)));
         }
         if meta.file_type().is_block_device() {
             let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
-            return Ok(Ok(Self { file, len }));
+            return Ok(Ok(Self { file, len, modified: None }));
         }
         Ok(Err(file))
     }
@@ -262,7 +283,11 @@ impl FileSource {
             let what = if meta.is_dir() { "a directory" } else { "not a regular file" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        Ok(Self { file, len: meta.len() })
+        Ok(Self::of(file, &meta))
+    }
+
+    fn of(file: File, meta: &Metadata) -> Self {
+        Self { file, len: meta.len(), modified: meta.modified().ok() }
     }
 }
 
@@ -289,7 +314,26 @@ impl ReadAt for FileSource {
         Some((&self.file, off, left))
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
-        next_data_of(&self.file, off, self.len)
+        let data = next_data_of(&self.file, off, self.len)?;
+        // Behind the end of a file that was cut there is no data either; to
+        // whoever takes that for a hole, the rest of the dump would be zeros.
+        if data.as_ref().is_none_or(|d| d.end < self.len)
+            && self.modified.is_some()
+            && self.file.metadata()?.len() < self.len
+        {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(data)
+    }
+    fn check_unchanged(&self) -> io::Result<()> {
+        let Some(modified) = self.modified else { return Ok(()) };
+        let meta = self.file.metadata()?;
+        if meta.len() == self.len && meta.modified().ok() == Some(modified) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "the file has changed while it was read; try again when it is complete",
+        ))
     }
 }
 

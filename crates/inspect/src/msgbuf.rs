@@ -72,6 +72,10 @@ pub struct Line<'a> {
     pub text: &'a [u8],
 }
 
+/// What stands where something of the kernel's was expected may be anything,
+/// a key or a password too: errors don't quote it.
+const ANOTHER: &str = "another number";
+
 impl MessageBuffer {
     /// Reads it through `msgbufp`. `ring` is the copy that a minidump's own
     /// part has: what the dump's memory lacks is taken from there.
@@ -83,7 +87,7 @@ impl MessageBuffer {
         let machine = kernel.machine();
         let pointer = |field, va: VirtAddr| match va {
             va if machine.is_kernel_address(va) => Ok(va),
-            va => Err(Error::Value { field, found: va.to_string(), expected: "a kernel address" }),
+            _ => Err(Error::Value { field, found: ANOTHER.into(), expected: "a kernel address" }),
         };
         let msgbufp = pointer("msgbufp", memory.pointer(kernel.symbol("msgbufp")?)?)?;
         // msg_ptr, then four unsigned ints.
@@ -98,7 +102,7 @@ impl MessageBuffer {
         if msg_magic != MSG_MAGIC {
             return Err(Error::Value {
                 field: "msg_magic",
-                found: format!("{msg_magic:#x}"),
+                found: ANOTHER.into(),
                 expected: "0x63062; is this the kernel that was running?",
             });
         }

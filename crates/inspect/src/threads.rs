@@ -134,7 +134,7 @@ pub(crate) fn list(kernel: &Kernel<'_>) -> Result<ThreadList> {
         Ok(0) => {}
         Ok(tid) if !threads.iter().any(|t| t.crashed) => {
             losses.add(
-                format!("name and process of the crashed thread {tid}"),
+                "name and process of the crashed thread",
                 "it is in no list that could be walked",
             );
             threads.push(Thread {
@@ -201,7 +201,8 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         if !self.memory.machine().is_kernel_pointer(next) {
-            return Err(format!("the link at {link} is {next}, which is no kernel pointer"));
+            // What it is may be anything of memory.
+            return Err(format!("the link at {link} is no kernel pointer"));
         }
         if seen.len() >= most {
             return Err(format!("the list has more than {most} elements"));
@@ -217,7 +218,7 @@ impl<'a> Walk<'a> {
     fn process(&mut self, proc: VirtAddr) -> bool {
         let what = format!("process at {proc}");
         let pid = self.field(proc, self.offsets.p_pid, "p_pid", &what, Memory::i32);
-        let what = pid.map_or(what, |pid| format!("process {pid}"));
+        let what = pid.filter(|&pid| is_id(pid)).map_or(what, |pid| format!("process {pid}"));
         let comm = self.name(proc, self.offsets.p_comm, "p_comm", &what);
         let mut link = proc.checked_add(self.offsets.p_threads);
         let mut count = 0;
@@ -248,7 +249,7 @@ impl<'a> Walk<'a> {
     fn thread(&mut self, td: VirtAddr, proc: VirtAddr, pid: Option<i32>, comm: &str) {
         let what = format!("thread at {td}");
         let tid = self.field(td, self.offsets.td_tid, "td_tid", &what, Memory::i32);
-        let what = tid.map_or(what, |tid| format!("thread {tid}"));
+        let what = tid.filter(|&tid| is_id(tid)).map_or(what, |tid| format!("thread {tid}"));
         let td_name = self.name(td, self.offsets.td_name, "td_name", &what);
         let oncpu = self.field(td, self.offsets.td_oncpu, "td_oncpu", &what, Memory::i32);
         let pcb = self.field(td, self.offsets.td_pcb, "td_pcb", &what, Memory::pointer);
@@ -258,8 +259,7 @@ impl<'a> Walk<'a> {
         let cpu = if let Ok(cpu) = cpu.map(u16::try_from).transpose() {
             cpu.map(u32::from)
         } else {
-            let found = cpu.unwrap_or_default();
-            self.losses.add(format!("td_oncpu of {what}"), format!("{found} is no CPU"));
+            self.losses.add(format!("td_oncpu of {what}"), "it is no CPU's number");
             None
         };
         let pcb = if crashed {
@@ -308,6 +308,12 @@ impl<'a> Walk<'a> {
         self.field(base, offset, field, of, |m, at| m.string(at, NAME_BYTES - 1))
             .map_or_else(|| "?".into(), |bytes| printable(&bytes))
     }
+}
+
+/// Whether it may be a pid or tid. Text taken for one is larger, and isn't
+/// quoted.
+fn is_id(n: i32) -> bool {
+    (0..1 << 24).contains(&n)
 }
 
 /// Where registers are when not in the thread's own `td_pcb`.

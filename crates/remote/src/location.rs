@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// be a signature.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Location {
-    pub(crate) place: Place,
+    pub(crate) place: Box<Place>,
     shown: String,
 }
 
@@ -61,7 +61,10 @@ impl Location {
             return Err(Error::Url { url: format!("{}...", &text[..5]), what });
         }
         let key = Key::parse(key).map_err(|e| wrong(format!("not a key: {e}")))?;
-        Ok(Self { place: Place::Object(store, bucket.to_owned(), key), shown: text.to_owned() })
+        Ok(Self {
+            place: Box::new(Place::Object(store, bucket.to_owned(), key)),
+            shown: text.to_owned(),
+        })
     }
 
     fn web(text: &str) -> Result<Self> {
@@ -76,14 +79,14 @@ impl Location {
             ));
         }
         url.set_fragment(None);
-        Ok(Self { place: Place::Web(url), shown })
+        Ok(Self { place: Box::new(Place::Web(url)), shown })
     }
 
     /// The object with `name` in the folder that this is. Of web servers:
     /// before the query.
     pub fn join(&self, name: &str) -> Result<Self> {
         let folder = self.shown.trim_end_matches('/');
-        match &self.place {
+        match &*self.place {
             Place::Object(store, ..) => {
                 let text = format!("{folder}/{name}");
                 let (scheme, _) = STORES.iter().find(|s| s.1 == *store).unwrap_or(&STORES[0]);
@@ -98,7 +101,7 @@ impl Location {
 
     /// The last part of the path, as a name for a copy.
     pub fn file_name(&self) -> &str {
-        match &self.place {
+        match &*self.place {
             Place::Object(_, _, key) => key.filename().unwrap_or(""),
             Place::Web(url) => url.path().rsplit('/').next().unwrap_or(""),
         }
@@ -106,7 +109,7 @@ impl Location {
 
     /// Where its store's credentials come from.
     pub(crate) fn credentials(&self) -> &'static str {
-        match &self.place {
+        match &*self.place {
             Place::Object(Store::S3, ..) => {
                 "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile \
                  AWS_PROFILE of ~/.aws/credentials, or the machine's role"

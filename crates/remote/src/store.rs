@@ -78,7 +78,7 @@ pub(crate) fn open(at: &Location, options: &Options, create: bool) -> Result<Ope
             .with_timeout_disabled()
             .with_allow_http(allow_http)
     };
-    let (store, key): (object_store::Result<Box<dyn ObjectStore>>, _) = match &at.place {
+    let (store, key): (object_store::Result<Box<dyn ObjectStore>>, _) = match &*at.place {
         Place::Web(url) => {
             let builder = HttpBuilder::new()
                 .with_url(url.as_str())

@@ -42,7 +42,7 @@ impl Upload {
     /// Prepares an object at `at` of at most `most` bytes. Unless `force` is
     /// given, fails where one is there already, now or at the end.
     pub fn create(at: &Location, most: u64, force: bool, options: &Options) -> Result<Self> {
-        if matches!(at.place, Place::Web(_)) {
+        if matches!(*at.place, Place::Web(_)) {
             return Err(Error::Unsupported {
                 at: at.clone(),
                 what: "web servers can't be written to; s3://, gs:// and az:// can".into(),
@@ -85,7 +85,7 @@ impl Upload {
             self.send_part()?;
         }
         while self.one_sent()? {}
-        let compares = matches!(self.at.place, Place::Object(Store::S3, ..));
+        let compares = matches!(*self.at.place, Place::Object(Store::S3, ..));
         if !self.force && !compares && exists(&self.at, &self.options)? {
             return Err(Error::Exists { at: self.at.clone() });
         }

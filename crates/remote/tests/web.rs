@@ -74,7 +74,7 @@ fn any_bytes_from_any_thread() {
                 for i in 0..60 {
                     let off = (t * 977 + i * 104_729) % (LEN + 10);
                     let want = buf.len().min(LEN.saturating_sub(off)).min(1 + i * 5003);
-                    let n = source.read_at(off as u64, &mut buf[..1 + i * 5003]).unwrap();
+                    let n = source.read_at(off as u64, &mut buf[..=i * 5003]).unwrap();
                     assert_eq!(n, want, "at {off}");
                     assert_eq!(buf[..n], body[off.min(LEN)..][..n], "at {off}");
                 }
@@ -185,8 +185,8 @@ fn failing_always_is_an_error() {
 
 #[test]
 fn another_version_is_an_error() {
-    let body = bytes(LEN);
     type Change = fn(&Web);
+    let body = bytes(LEN);
     let changes: [(&str, Change, Change); 4] = [
         ("a strong ETag", |_| (), |web| *web.site.e_tag.lock().unwrap() = Some("\"v2\"".into())),
         (

@@ -13,7 +13,7 @@ use crate::msgbuf;
 use crate::program::{self, Plan, Program, Thread};
 use crate::ranges;
 use crate::runs::{Cursor, Run, Runs};
-use crate::spec::{Format, Spec};
+use crate::spec::{Format, Spec, bad};
 
 /// Bits set by [`Defect::BitmapSpareBits`].
 const SPARE_BITS: u64 = 3;
@@ -410,6 +410,10 @@ fn minidump_parts(
     let sizes = Sizes { msgbuf: ring.len() as u64, dump_avail, bitmap };
     let mut parts =
         vec![(page, Part::Bytes(kernel.header(&sizes))), (sizes.msgbuf, Part::Bytes(ring))];
+    let two_ranges = [Defect::DumpAvailUnsorted, Defect::DumpAvailOverlap];
+    if let Some(&defect) = two_ranges.iter().find(|&&d| avail.len() < 2 && spec.has(d)) {
+        return bad("defect", defect, "one that this memory can have: it is one range");
+    }
     if dump_avail > 0 {
         parts.push((dump_avail, Part::Bytes(dump_avail_bytes(spec, avail))));
     }

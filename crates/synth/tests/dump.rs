@@ -176,3 +176,15 @@ fn a_cancelled_write_says_so() {
     let result = dump.write_to(&file, options, &|_| {}, &AtomicBool::new(true));
     assert!(matches!(result, Err(vmcask_synth::Error::Cancelled)));
 }
+
+/// A defect that would change nothing is refused: whoever asked for it takes
+/// the dump for a broken one.
+#[test]
+fn one_range_is_always_in_order() {
+    for defect in [Defect::DumpAvailUnsorted, Defect::DumpAvailOverlap] {
+        let spec = Spec { ram: 32 << 20, dump: 8 << 20, ..Spec::of(Arch::Arm64) };
+        assert!(SynthDump::new(spec.clone()).is_ok());
+        let e = SynthDump::new(Spec { defects: vec![defect], ..spec }).err().unwrap();
+        assert!(e.to_string().contains("one range"), "{e}");
+    }
+}

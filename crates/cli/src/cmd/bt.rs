@@ -79,6 +79,7 @@ pub fn run(args: &BtArgs) -> Result<Outcome> {
         }
     }
     out.flush()?;
+    input.check_unchanged()?;
     Ok(tell_losses(&args.file, &losses))
 }
 

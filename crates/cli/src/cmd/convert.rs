@@ -179,17 +179,14 @@ fn write(
             Done { archive: Some(archive), losses: Vec::new() }
         }
         (Some(to), Destination::File(out)) => {
-            let losses = match &input.stream {
-                Some(stream) => {
-                    let progress = Progress::new("converting", stream.len(), quiet);
-                    let set = |done| progress.set(done);
-                    forward::from_stream(input, stream, to, out, &set, interrupt::flag())?
-                }
-                None => {
-                    let view = spin("planning", || target::of(input, to, options))?;
-                    write_view(&view, threads, out, quiet)?;
-                    told(&view, quiet)
-                }
+            let losses = if let Some(stream) = &input.stream {
+                let progress = Progress::new("converting", stream.len(), quiet);
+                let set = |done| progress.set(done);
+                forward::from_stream(input, stream, to, out, &set, interrupt::flag())?
+            } else {
+                let view = spin("planning", || target::of(input, to, options))?;
+                write_view(&view, threads, out, quiet)?;
+                told(&view, quiet)
             };
             Done { archive: None, losses }
         }
@@ -202,6 +199,7 @@ fn write(
             })?
         }
     };
+    input.check_source()?;
     Ok((done, out.commit()?))
 }
 
@@ -302,6 +300,7 @@ fn in_order(
         let options = write_options(args, &plan, threads, args.memory);
         let set = |done| progress.set(done);
         let archive = archive::write_to(input, &plan, &options, out, &set, interrupt::flag())?;
+        input.check_source()?;
         return Ok(Done { archive: Some(archive), losses: Vec::new() });
     };
     let losses = if let Some(stream) = &input.stream {

@@ -83,6 +83,7 @@ pub fn run(args: &DmesgArgs, quiet: bool) -> Result<Outcome> {
         write(&messages, &mut out)?;
     }
     out.flush()?;
+    input.check_unchanged()?;
     Ok(tell_losses(&args.file, &messages.losses))
 }
 

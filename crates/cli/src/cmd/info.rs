@@ -117,6 +117,7 @@ pub fn run(args: &InfoArgs) -> Result<Outcome> {
     };
     use_kernel(&mut input, args.kernel.get())?;
     let info = spin("looking for page tables", || collect(&input))?;
+    input.check_source()?;
     let mut out = io::stdout().lock();
     if args.json {
         json::write(&mut out, &info)?;
@@ -173,8 +174,8 @@ fn text_dump(text: &TextDump, as_json: bool) -> Result<Outcome> {
 
 /// What `vmcask info --json` prints.
 pub fn json(input: &Input) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(&collect(input)?)?;
-    text.push(b'\n');
+    let mut text = Vec::new();
+    json::write(&mut text, &collect(input)?)?;
     Ok(text)
 }
 

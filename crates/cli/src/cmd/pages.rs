@@ -53,6 +53,7 @@ pub fn run(args: &PagesArgs) -> Result<Outcome> {
     }
     out.flush()?;
     interrupt::check()?;
+    input.check_source()?;
     Ok(Outcome::Done)
 }
 

@@ -62,5 +62,6 @@ pub fn run(args: &PsArgs) -> Result<Outcome> {
         }
     }
     out.flush()?;
+    input.check_unchanged()?;
     Ok(tell_losses(&args.file, &list.losses))
 }

@@ -74,6 +74,7 @@ pub fn run(args: &ReadArgs) -> Result<Outcome> {
     };
     out.flush()?;
     interrupt::check()?;
+    input.check_source()?;
     Ok(outcome)
 }
 

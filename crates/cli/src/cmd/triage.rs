@@ -95,6 +95,7 @@ pub fn run(args: &TriageArgs) -> Result<Outcome> {
         print(&found, &mut out)?;
     }
     out.flush()?;
+    input.check_unchanged()?;
     Ok(if found.losses.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 

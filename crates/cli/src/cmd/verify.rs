@@ -41,6 +41,8 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<Outcome> {
     }
     let Some(archive) = &input.archive else { return dump(&input, args) };
     let report = check(archive, threads(args.threads), quiet)?;
+    // A verdict on bytes of two files is none.
+    input.check_source()?;
     if args.json {
         let damages = report.damages.iter().map(|d| DamageInfo {
             offset: d.range.start,
@@ -124,6 +126,7 @@ fn dump(input: &Input, args: &VerifyArgs) -> Result<Outcome> {
             (c.lost_bytes(), format!("{} of memory", human(bytes)))
         }
     };
+    input.check_source()?;
     if args.json {
         let report = Report::default();
         let verdict = Verdict { intact: lost == 0, ..verdict(input, &report, Vec::new()) };

@@ -20,13 +20,16 @@ pub const BUCKET: &str = "dumps";
 pub const KEY_ID: &str = "AKIDVMCASKTEST";
 pub const SECRET: &str = "s3cr3t-of-the-test";
 
+/// Of a request's number, method and path: the status of the error to answer.
+type Fault = Box<dyn Fn(usize, &Method, &str) -> Option<u16> + Send>;
+
 /// What the server was asked, and what it is to answer wrongly.
 #[derive(Default)]
 pub struct Log {
     /// Method, path with query, range.
     pub requests: Vec<(Method, String, Option<String>)>,
     /// Asked before each request, with its number from 0: an error to answer.
-    pub fault: Option<Box<dyn Fn(usize, &Method, &str) -> Option<u16> + Send>>,
+    pub fault: Option<Fault>,
 }
 
 /// A store, which ends with the process.

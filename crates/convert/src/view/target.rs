@@ -40,7 +40,11 @@ pub struct Options<'a> {
 
 /// The bytes of `input` in another format.
 pub fn of(input: &Input, target: Target, options: &Options<'_>) -> Result<View> {
-    of_dump(&input.dump, &input.source, target, options)
+    let view = of_dump(&input.dump, &input.source, target, options);
+    // Before a byte of it goes into a pipe; and what can't be done for lack of
+    // a part may be for lack of a sector.
+    input.check_source()?;
+    view
 }
 
 /// [`of`], for a dump and the source it was opened on.

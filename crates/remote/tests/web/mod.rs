@@ -119,10 +119,10 @@ fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
         let len = body.len() as u64;
         let mut headers = String::new();
         if let Some(tag) = &e_tag {
-            headers += &format!("ETag: {tag}\r\n");
+            headers.extend(["ETag: ", tag, "\r\n"]);
         }
         if let Some(time) = *site.modified.lock().expect("unpoisoned") {
-            headers += &format!("Last-Modified: {time}\r\n");
+            headers.extend(["Last-Modified: ", &time.to_string(), "\r\n"]);
         }
         let mut error = |status: u16| {
             let text = "<Error>s3cr3t</Error>";
@@ -163,14 +163,15 @@ fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
         let promised = bytes.len();
         match fault {
             Fault::HalfBody | Fault::HalfLength | Fault::HalfChunked => {
-                bytes.truncate(promised / 2)
+                bytes.truncate(promised / 2);
             }
             Fault::Flip => bytes[promised / 2] ^= 1,
             _ => {}
         }
         let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
         if let Some(r) = &range {
-            headers += &format!("Content-Range: bytes {}-{}/{len}\r\n", r.start, r.end - 1);
+            let span = format!("{}-{}/{len}", r.start, r.end - 1);
+            headers.extend(["Content-Range: bytes ", &span, "\r\n"]);
         }
         if fault == Fault::HalfChunked {
             write!(out, "HTTP/1.1 {status}\r\n{headers}Transfer-Encoding: chunked\r\n\r\n")?;

@@ -254,7 +254,7 @@ fn is_dump(name: &OsStr) -> bool {
     name.contains("vmcore")
         && !name.contains("vmcore_encrypted")
         && !name.starts_with('.')
-        && !name.ends_with(".cask")
+        && Path::new(name).extension().is_none_or(|e| e != "cask")
 }
 
 /// The info file beside a dump, if there is one: `info.3` of `vmcore.3.gz`.

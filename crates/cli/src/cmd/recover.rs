@@ -70,7 +70,7 @@ pub fn run(args: &RecoverArgs, quiet: bool) -> Result<Outcome> {
     let set = |done| progress.set(done);
     restore::restore(&*recovered, &out, threads, &set, interrupt::flag())?;
     drop(progress);
-    file.check_unchanged().map_err(|source| Error::Changed { path: path.clone(), source })?;
+    file.check_unchanged().map_err(|source| Error::Changed { path: path.to_path_buf(), source })?;
     out.commit()?;
 
     let memory = Memory::of(&recovered);

@@ -122,7 +122,7 @@ fn serve(site: &Site, stream: TcpStream) -> std::io::Result<()> {
             headers.extend(["ETag: ", tag, "\r\n"]);
         }
         if let Some(time) = *site.modified.lock().expect("unpoisoned") {
-            headers.extend(["Last-Modified: ", &time.to_string(), "\r\n"]);
+            headers.extend(["Last-Modified: ", time, "\r\n"]);
         }
         let mut error = |status: u16| {
             let text = "<Error>s3cr3t</Error>";

@@ -47,7 +47,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     let jobs = jobs(args)?;
     if jobs.is_empty() {
         bail!(
-            "{}: no dumps: files whose name contains \"vmcore\" are looked for",
+            "{}: no dumps in this directory: files whose name contains \"vmcore\" are looked for",
             args.input.display()
         );
     }

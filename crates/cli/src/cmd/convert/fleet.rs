@@ -51,6 +51,10 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             args.input.display()
         );
     }
+    if !args.output.is_remote() {
+        std::fs::create_dir_all(&*args.output)
+            .with_context(|| args.output.display().to_string())?;
+    }
     let all = args.output_args.threads();
     let memory = args.memory.unwrap_or(super::FLEET_MEMORY);
     let at_once = (memory / super::JOB_MEMORY).clamp(1, all.min(jobs.len()) as u64) as usize;
@@ -240,10 +244,6 @@ fn jobs(args: &ConvertArgs) -> Result<Vec<Job>> {
         });
     }
     jobs.sort_by(|a, b| a.input.cmp(&b.input));
-    if !args.output.is_remote() {
-        std::fs::create_dir_all(&*args.output)
-            .with_context(|| args.output.display().to_string())?;
-    }
     Ok(jobs)
 }
 

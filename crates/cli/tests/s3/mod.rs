@@ -3,12 +3,14 @@
 #![allow(dead_code)] // each user has its own part of this
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -74,6 +76,7 @@ impl S3 {
                         let service = service.clone();
                         async move {
                             if let Some(status) = fault {
+                                drain(request.into_body()).await;
                                 let mut response = Response::new(s3s::Body::empty());
                                 *response.status_mut() =
                                     StatusCode::from_u16(status).expect("a status");
@@ -121,6 +124,13 @@ impl S3 {
     pub fn fail(&self, fault: impl Fn(usize, &Method, &str) -> Option<u16> + Send + 'static) {
         self.log.lock().expect("unpoisoned").fault = Some(Box::new(fault));
     }
+}
+
+/// An answer before the body is read would end the connection, and with it
+/// requests that nobody wants to fail.
+async fn drain(mut body: Incoming) {
+    let mut body = Pin::new(&mut body);
+    while poll_fn(|cx| body.as_mut().poll_frame(cx)).await.is_some_and(|frame| frame.is_ok()) {}
 }
 
 fn note(log: &Mutex<Log>, request: &Request<Incoming>) -> Option<u16> {

@@ -60,6 +60,15 @@ impl Bench {
         }
     }
 
+    /// A dump whose archive is as long: many parts.
+    fn random_dump(&self, bytes: &str) -> PathBuf {
+        let dump = self.path("dump");
+        ok(vmcask()
+            .args(["-q", "gen", "--ram", "1GiB", "--profile", "random", "--dump", bytes])
+            .arg(&dump));
+        dump
+    }
+
     /// Nothing in the store but `objects`: no half uploads either.
     #[track_caller]
     fn assert_objects(&self, objects: &[&str]) {
@@ -219,10 +228,7 @@ fn archives_go_to_a_store_in_parts() {
 #[test]
 fn uploads_survive_failures_or_leave_nothing() {
     let b = Bench::new();
-    let dump = b.path("dump");
-    ok(vmcask()
-        .args(["-q", "gen", "--ram", "1GiB", "--dump", "24MiB", "--profile", "random"])
-        .arg(&dump));
+    let dump = b.random_dump("24MiB");
     // One request in three fails, the same one once.
     let seen = std::sync::Mutex::new(std::collections::HashSet::new());
     b.s3.fail(move |n, method, path| {
@@ -253,10 +259,7 @@ fn uploads_survive_failures_or_leave_nothing() {
 #[test]
 fn an_interrupted_upload_leaves_nothing() {
     let b = Bench::new();
-    let dump = b.path("dump");
-    ok(vmcask()
-        .args(["-q", "gen", "--ram", "1GiB", "--dump", "64MiB", "--profile", "random"])
-        .arg(&dump));
+    let dump = b.random_dump("64MiB");
     let mut child = b
         .vmcask()
         .args(["-q", "convert", "--level", "22", "--threads", "1"])
@@ -282,10 +285,7 @@ fn an_interrupted_upload_leaves_nothing() {
 #[test]
 fn two_workers_on_one_dump() {
     let b = Bench::new();
-    let dump = b.path("dump");
-    ok(vmcask()
-        .args(["-q", "gen", "--ram", "1GiB", "--dump", "24MiB", "--profile", "random"])
-        .arg(&dump));
+    let dump = b.random_dump("24MiB");
     for skip in [true, false] {
         let workers: Vec<_> = (0..2)
             .map(|_| {

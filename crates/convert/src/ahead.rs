@@ -41,7 +41,7 @@ impl Window {
         let mut at = at as usize;
         while !bytes.is_empty() {
             let piece = self.0.get(at / PIECE).ok_or(io::ErrorKind::InvalidInput)?;
-            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut piece = crate::lock(piece);
             let (now, later) = bytes.split_at(bytes.len().min(PIECE - at % PIECE));
             let to = piece.get_mut(at % PIECE..at % PIECE + now.len());
             to.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(now);
@@ -123,7 +123,7 @@ pub(crate) fn each_window(
         for window in &filled {
             let (mut at, window) = window?;
             for piece in &window.0 {
-                let piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+                let piece = crate::lock(piece);
                 sink(at, &piece)?;
                 at += piece.len() as u64;
             }

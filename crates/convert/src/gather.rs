@@ -8,7 +8,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
+
+use crate::lock;
 
 /// Bytes of a batch. Of each thread, one is filled and one written at most.
 const BATCH: usize = 4 << 20;
@@ -100,11 +102,6 @@ impl<'a> Gather<'a> {
         }
         Ok(())
     }
-}
-
-/// A thread that panicked has left nothing half-done under these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

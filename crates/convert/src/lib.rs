@@ -46,3 +46,8 @@ pub use input::{Dump, Input};
 pub use output::OutputFile;
 pub use view::View;
 pub use view::target::Target;
+
+/// A thread that panicked has left nothing half-done under this crate's locks.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

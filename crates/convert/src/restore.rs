@@ -14,6 +14,7 @@ use vmcask_dump::source::Wanted;
 
 use crate::error::{Error, Result};
 use crate::gather::Gather;
+use crate::lock;
 use crate::output::OutputFile;
 
 /// Bytes a worker reads and writes at a time: large enough to make the
@@ -121,11 +122,6 @@ fn scattered(
             }
         }
     }
-}
-
-/// A worker that panicked has left nothing half-done under these locks.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Hands out the data of a source, holes skipped, in pieces.

@@ -9,10 +9,12 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use vmcask_dump::ReadAt;
 use vmcask_dump::source::{Sink, Wanted};
+
+use crate::lock;
 
 /// A read that failed, or came back short of the source's end.
 #[derive(Clone, Copy)]
@@ -36,14 +38,14 @@ impl Watched {
 
     /// Offset and length of the first read that failed, and why.
     pub(crate) fn failure(&self) -> Option<(u64, usize, io::Error)> {
-        let failure = *self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = *lock(&self.failure);
         let Failure { off, len, kind, os } = failure?;
         Some((off, len, os.map_or_else(|| kind.into(), io::Error::from_raw_os_error)))
     }
 
     fn failed(&self, off: u64, len: usize, e: &io::Error) {
         let failure = Failure { off, len, kind: e.kind(), os: e.raw_os_error() };
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        lock(&self.failure).get_or_insert(failure);
     }
 }
 

@@ -121,7 +121,7 @@ where
         if bit >= words.len() as u64 * 64 {
             return self.total();
         }
-        rank_in(words, blocks, supers, bit, simd::count_ones)
+        rank_in(words, blocks, supers, bit)
     }
 
     /// The page at `ordinal` among the dumped ones; `None` past the last.
@@ -214,7 +214,7 @@ where
         if word >> (bit % 64) & 1 == 0 {
             return None;
         }
-        Some(rank_in(self.words(), self.blocks(), self.supers(), bit, simd::count_ones))
+        Some(rank_in(self.words(), self.blocks(), self.supers(), bit))
     }
 
     fn memory(&self) -> usize {
@@ -230,22 +230,15 @@ fn select_in_word(mut word: u64, n: u64) -> u32 {
     word.trailing_zeros()
 }
 
-/// Set bits before `bit`, which must lie in `words`; `count_ones` counts
-/// those of two words.
+/// Set bits before `bit`, which must lie in `words`.
 #[inline(always)]
-fn rank_in(
-    words: &[u64],
-    blocks: &[u16],
-    supers: &[u64],
-    bit: u64,
-    count_ones: impl Fn(u64, u64) -> u64,
-) -> u64 {
+fn rank_in(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64 {
     let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
     let [low, high] = halves[(bit >> (BLOCK_SHIFT - 1)) as usize];
     let (low, high, down) = to_count(bit, low, high);
     let middle = supers[(bit >> SUPER_SHIFT) as usize]
         .wrapping_add(blocks[(bit >> BLOCK_SHIFT) as usize].into());
-    middle.wrapping_add((count_ones(low, high) ^ down).wrapping_sub(down))
+    middle.wrapping_add((simd::count_ones(low, high) ^ down).wrapping_sub(down))
 }
 
 /// Of the half block that holds `bit`, the set bits between it and the

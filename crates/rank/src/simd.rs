@@ -5,27 +5,46 @@ use crate::Pfn;
 use crate::avail::AvailRanges;
 use crate::index;
 
-/// Calls `$portable` compiled for POPCNT where the processor has it: default
-/// x86-64 builds may not assume it, and count bits in a dozen instructions.
-macro_rules! with_popcnt {
-    ($name:ident, $portable:path, ($($arg:ident: $ty:ty),*) -> $ret:ty) => {
+/// Calls `$portable` compiled with `$features` where the processor has them
+/// all, as `$detected` says, and `$otherwise` where it doesn't: default x86-64
+/// builds may assume neither POPCNT, without which they count bits in a dozen
+/// instructions, nor AVX2.
+macro_rules! with_features {
+    ($name:ident, $detected:ident, $features:literal, $portable:path, $otherwise:path,
+     ($($arg:ident: $ty:ty),*) -> $ret:ty) => {
         #[inline]
         pub(crate) fn $name($($arg: $ty),*) -> $ret {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "popcnt")]
+                #[target_feature(enable = $features)]
                 fn fast($($arg: $ty),*) -> $ret {
                     $portable($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("popcnt") {
-                    // SAFETY: the processor has the one feature `fast` asks
-                    // for.
+                if $detected() {
+                    // SAFETY: the processor has the features `fast` asks for.
                     return unsafe { fast($($arg),*) };
                 }
             }
-            $portable($($arg),*)
+            $otherwise($($arg),*)
         }
     };
+    ($name:ident, $portable:path, ($($arg:ident: $ty:ty),*) -> $ret:ty) => {
+        with_features!(
+            $name, has_popcnt, "popcnt", $portable, $portable, ($($arg: $ty),*) -> $ret
+        );
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_popcnt() -> bool {
+    std::arch::is_x86_feature_detected!("popcnt")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("bmi1") && has!("bmi2") && has_popcnt()
 }
 
 /// Set bits of two words.
@@ -35,54 +54,27 @@ fn count_ones_portable(a: u64, b: u64) -> u64 {
 
 // The whole of a lookup is not behind this call: half of its arguments would
 // go through memory.
-with_popcnt!(count_ones, count_ones_portable, (a: u64, b: u64) -> u64);
-with_popcnt!(
+with_features!(count_ones, count_ones_portable, (a: u64, b: u64) -> u64);
+with_features!(
     find_batch_popcnt,
     index::find_batch_portable,
     (words: &[u64], blocks: &[u16], supers: &[u64], avail: &AvailRanges, pfns: &[Pfn], out: &mut [u64]) -> ()
 );
-with_popcnt!(
+with_features!(
     count_popcnt,
     index::count_portable,
     (words: &[u64]) -> (Vec<u16>, Vec<u64>)
 );
 
-/// [`index::find_batch_portable`] with the widest integers this processor
-/// has short of AVX-512's.
-pub(crate) fn find_batch_scalar(
-    words: &[u64],
-    blocks: &[u16],
-    supers: &[u64],
-    avail: &AvailRanges,
-    pfns: &[Pfn],
-    out: &mut [u64],
-) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-        fn fast(
-            words: &[u64],
-            blocks: &[u16],
-            supers: &[u64],
-            avail: &AvailRanges,
-            pfns: &[Pfn],
-            out: &mut [u64],
-        ) {
-            index::find_batch_portable(words, blocks, supers, avail, pfns, out);
-        }
-        if avx2_detected() {
-            // SAFETY: the processor has the features `fast` asks for.
-            return unsafe { fast(words, blocks, supers, avail, pfns, out) };
-        }
-    }
-    find_batch_popcnt(words, blocks, supers, avail, pfns, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-fn avx2_detected() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("avx2") && has!("bmi1") && has!("bmi2") && has!("popcnt")
-}
+// The widest integers short of AVX-512's.
+with_features!(
+    find_batch_scalar,
+    has_avx2,
+    "avx2,bmi1,bmi2,popcnt",
+    index::find_batch_portable,
+    find_batch_popcnt,
+    (words: &[u64], blocks: &[u16], supers: &[u64], avail: &AvailRanges, pfns: &[Pfn], out: &mut [u64]) -> ()
+);
 
 /// Asks for the cache line of word `at`: a hint, which takes any address.
 #[inline(always)]
@@ -135,10 +127,10 @@ pub fn batch_path() -> &'static str {
         if avx512::detected() {
             return "AVX-512 VPOPCNTDQ";
         }
-        if avx2_detected() {
+        if has_avx2() {
             return "AVX2";
         }
-        if std::arch::is_x86_feature_detected!("popcnt") {
+        if has_popcnt() {
             return "POPCNT";
         }
     }
@@ -163,7 +155,7 @@ mod avx512 {
     const LANES: usize = 8;
 
     pub(super) fn detected() -> bool {
-        super::avx2_detected()
+        super::has_avx2()
             && std::arch::is_x86_feature_detected!("avx512f")
             && std::arch::is_x86_feature_detected!("avx512vpopcntdq")
     }

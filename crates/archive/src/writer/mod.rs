@@ -89,10 +89,9 @@ impl WriteOptions {
     /// are alike find each other.
     #[must_use]
     pub fn within(self, bytes: u64) -> Self {
-        let cells = (bytes / 1024).min(u64::from(Self::default().cells_in_order));
         Self {
             dedup_memory: usize::try_from(bytes / 8 * 3).unwrap_or(usize::MAX),
-            cells_in_order: self.cells_in_order.min(cells as u32),
+            cells_in_order: u64::from(self.cells_in_order).min(bytes / 1024) as u32,
             ..self
         }
     }

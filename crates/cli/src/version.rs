@@ -14,11 +14,13 @@ pub fn short() -> &'static str {
 /// [`short`], the target and the features.
 pub fn long() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let mount = if vmcask_mount::SUPPORTED { '+' } else { '-' };
+        let sign = |has| if has { '+' } else { '-' };
         format!(
-            "{}\ntarget: {}\nfeatures: {mount}mount\nlookups: {}",
+            "{}\ntarget: {}\nfeatures: {}mount {}remote\nlookups: {}",
             short(),
             env!("VMCASK_TARGET"),
+            sign(vmcask_mount::SUPPORTED),
+            sign(cfg!(feature = "remote")),
             vmcask_rank::batch_path()
         )
     });

@@ -22,7 +22,7 @@ fn number(name: &str, usual: u64) -> u64 {
 
 /// Moments tried with each command.
 fn moments() -> u64 {
-    number("VMCASK_FAULTS", 5)
+    number("VMCASK_FAULTS", 3)
 }
 
 fn dice() -> Xoshiro256PlusPlus {

@@ -73,12 +73,6 @@ fn put32(bytes: &[u8], at: usize, value: u32) -> Vec<u8> {
     bytes
 }
 
-fn put64(bytes: &[u8], at: usize, value: u64) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    bytes
-}
-
 fn small_dump() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::read(gen_dump(dir.path(), "dump")).unwrap()
@@ -122,9 +116,8 @@ fn dump_avail_that_lies() {
     let bits = u64::from(u32_at(&dump, amd64::BITMAPSIZE)) * 8;
     let pairs = |pairs: &[(u64, u64)]| {
         let mut bytes = dump.clone();
-        for (i, &(start, end)) in pairs.iter().enumerate() {
-            bytes = put64(&bytes, at + i * 16, start);
-            bytes = put64(&bytes, at + i * 16 + 8, end);
+        for (i, value) in pairs.iter().flat_map(|&(start, end)| [start, end]).enumerate() {
+            bytes[at + i * 8..][..8].copy_from_slice(&u64::to_le_bytes(value));
         }
         bytes
     };

@@ -100,8 +100,9 @@ pub fn have(program: &str) -> bool {
 pub fn assert_same(a: &Path, b: &Path) {
     let (a_bytes, b_bytes) = (std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
     assert_eq!(a_bytes.len(), b_bytes.len(), "{} and {}", a.display(), b.display());
-    if let Some(at) = a_bytes.iter().zip(&b_bytes).position(|(x, y)| x != y) {
-        panic!("{} and {} differ at offset {at:#x}", a.display(), b.display());
+    if a_bytes != b_bytes {
+        let at = a_bytes.iter().zip(&b_bytes).position(|(x, y)| x != y);
+        panic!("{} and {} differ at offset {at:#x?}", a.display(), b.display());
     }
 }
 

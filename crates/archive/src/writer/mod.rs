@@ -63,7 +63,7 @@ impl Default for WriteOptions {
             plain: false,
             cells_per_checkpoint: WINDOW_CELLS as u32,
             dedup_memory: 96 << 20,
-            cells_in_order: 1 << 18,
+            cells_in_order: 3 << 16,
         }
     }
 }
@@ -91,7 +91,7 @@ impl WriteOptions {
     pub fn within(self, bytes: u64) -> Self {
         Self {
             dedup_memory: usize::try_from(bytes / 8 * 3).unwrap_or(usize::MAX),
-            cells_in_order: u64::from(self.cells_in_order).min(bytes / 1024) as u32,
+            cells_in_order: u64::from(self.cells_in_order).min(bytes / 4096 * 3) as u32,
             ..self
         }
     }

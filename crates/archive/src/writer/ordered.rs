@@ -18,10 +18,10 @@ use crate::layout::{CELL_SIZE, MAX_ORDER_SLOTS};
 const MOST_CELLS: u64 = 4;
 /// Checkpoints of a window: 1 TiB of zeros.
 const MOST_CHECKPOINTS: usize = 1 << 16;
-/// Groups compressed before the order of all is known: 1 MiB each before, a
-/// quarter of that as they wait.
-/// (In tests few, so that none is under way when the order is known.)
-const MOST_WAITING: u64 = if cfg!(test) { 1 } else { 128 };
+/// Of a window, one group in six may be compressed before the order of all is
+/// known: 1 MiB before, a quarter of that as it waits.
+/// (In tests one, so that none is under way when the order is known.)
+const WAITING_OF: usize = if cfg!(test) { usize::MAX } else { 6 };
 
 /// What a window's first pass has found.
 pub(super) struct FirstPass {
@@ -121,6 +121,7 @@ impl Pipeline<'_, '_> {
         }
         let group = self.group_len / CELL_SIZE;
         let groups = cells.len().div_ceil(group);
+        let most_waiting = (groups / WAITING_OF).max(1) as u64;
         let (mut submitted, mut written) = (0, 0);
         let mut since_mark = 0;
         let mut described = false;
@@ -138,7 +139,7 @@ impl Pipeline<'_, '_> {
             }
             while submitted < groups
                 && self.in_flight < self.most_in_flight
-                && self.next_group - self.next_written < MOST_WAITING
+                && self.next_group - self.next_written < most_waiting
                 && let Some(chosen) = chunk(&cells_in_order, submitted, group, cells.len())
             {
                 let cells = chosen.iter().map(|&c| cells[c as usize]).collect();

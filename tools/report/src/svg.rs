@@ -57,13 +57,22 @@ struct Scale {
 }
 
 impl Scale {
-    fn new(axis: &Axis, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
+    /// Linear ones begin at 0, unless it is where points lie that counts, not how
+    /// long something is.
+    fn new(
+        chart: &Chart,
+        axis: &Axis,
+        values: impl Iterator<Item = f64>,
+        from: f64,
+        to: f64,
+    ) -> Self {
+        let start = if chart.kind == Kind::Scatter { f64::INFINITY } else { 0.0 };
         let drawn = values.filter(|v| v.is_finite() && (!axis.log || *v > 0.0));
         let (low, high) = drawn
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         let (low, high) = if low > high { (1.0, 10.0) } else { (low, high) };
         let (low, high, ticks) =
-            if axis.log { log_ticks(low, high) } else { linear_ticks(low.min(0.0), high) };
+            if axis.log { log_ticks(low, high) } else { linear_ticks(low.min(start), high) };
         Self { log: axis.log, low, high, from, to, ticks }
     }
 
@@ -240,8 +249,8 @@ fn plane(chart: &Chart) -> String {
     let top = TOP + legend_height;
     let bottom = top + PLOT_HEIGHT;
     let points = || chart.series.iter().flat_map(|s| &s.points).filter(|p| drawable(chart, p));
-    let x = Scale::new(&chart.x, points().map(|p| p.x), left, WIDTH - RIGHT);
-    let y = Scale::new(&chart.y, points().flat_map(|p| spread_of(p, p.y)), bottom, top);
+    let x = Scale::new(chart, &chart.x, points().map(|p| p.x), left, WIDTH - RIGHT);
+    let y = Scale::new(chart, &chart.y, points().flat_map(|p| spread_of(p, p.y)), bottom, top);
 
     let mut out = String::new();
     open(&mut out, chart, bottom + BOTTOM);
@@ -296,7 +305,8 @@ fn dots(chart: &Chart) -> String {
     let top = TOP + legend_height;
     let bottom = top + ROW * chart.categories.len() as f64;
     let points = || chart.series.iter().flat_map(|s| &s.points).filter(|p| drawable(chart, p));
-    let x = Scale::new(&chart.x, points().flat_map(|p| spread_of(p, p.x)), left, WIDTH - RIGHT);
+    let x =
+        Scale::new(chart, &chart.x, points().flat_map(|p| spread_of(p, p.x)), left, WIDTH - RIGHT);
     let row = |n: f64| top + ROW * (n + 0.5);
 
     let mut out = String::new();

@@ -126,6 +126,16 @@ impl Case {
     /// Everything that isn't lost is right, and what is lost is just `lost`.
     #[track_caller]
     fn check(&self, bad: &[u8], lost: &[bool], what: &str) {
+        let is_lost = self.lost_of(bad, what);
+        let differ = |i: &usize| is_lost[*i] != lost[*i];
+        if let Some(i) = (is_lost != lost).then(|| (0..lost.len()).find(differ)) {
+            panic!("{what}: byte {i:x?} is lost or isn't, against what was expected");
+        }
+    }
+
+    /// What is lost of a damaged archive; everything else is right.
+    #[track_caller]
+    fn lost_of(&self, bad: &[u8], what: &str) -> Vec<bool> {
         let r = recovered(bad).unwrap_or_else(|e| panic!("{what}: {e}"));
         let mut bytes = vec![0xaa; self.original.len()];
         assert_eq!(r.len(), bytes.len() as u64, "{what}");
@@ -138,10 +148,6 @@ impl Case {
         for range in r.lost() {
             expected[range.start as usize..range.end as usize].fill(0);
         }
-        let differ = |i: &usize| is_lost[*i] != lost[*i];
-        if let Some(i) = (is_lost != lost).then(|| (0..lost.len()).find(differ)) {
-            panic!("{what}: byte {i:x?} is lost or isn't, against what was expected");
-        }
         assert!(bytes == expected, "{what}: wrong bytes");
         // What is said to be data covers it all.
         let mut at = 0;
@@ -150,6 +156,7 @@ impl Case {
             assert!(bytes[at as usize..data.start as usize].iter().all(|&b| b == 0));
             at = data.end;
         }
+        is_lost
     }
 
     fn verify_names_it(bad: &[u8]) -> bool {
@@ -369,6 +376,45 @@ fn two_damages() {
             let inside = |at: u64| c.described(1) as u64 <= at && at <= c.described(2) as u64;
             assert!(inside(range.start) && inside(range.end), "{range:?}");
         }
+    }
+}
+
+/// Bytes are missing, and the first block of the frame they were in leads exactly
+/// to the blocks of another: frames are gone, and nothing looks like a gap.
+#[test]
+fn frames_joined_to_one() {
+    for c in cases() {
+        let data: Vec<_> = c.frames.iter().filter(|f| matches!(f.1, Kind::Data(_))).collect();
+        let mut joined = 0;
+        for (n, pair) in data.windows(3).enumerate() {
+            let (one, other) = (pair[0].0.start, pair[2].0.start);
+            // RFC 8878, 3.1.1: the header, and the first block's.
+            let header = |at: usize| {
+                let descriptor = c.archive[at + 4];
+                let size = [usize::from(descriptor >> 5 & 1), 2, 4, 8];
+                6 - usize::from(descriptor >> 5 & 1) + size[usize::from(descriptor >> 6)]
+            };
+            let block = one + header(one);
+            let word = &c.archive[block..block + 4];
+            let word = u32::from_le_bytes(word.try_into().unwrap()) & 0xff_ffff;
+            let end = block + 3 + (word >> 3) as usize;
+            let to = other + header(other);
+            // The last block, one of a byte repeated.
+            if word & 1 == 1 || word >> 1 & 3 == 1 || to <= end {
+                continue;
+            }
+            for cut in [false, true] {
+                let mut bad = c.archive.clone();
+                bad.drain(block + 4..block + 4 + (to - end));
+                if cut {
+                    bad.truncate(bad.len() - 200);
+                }
+                let lost = c.lost_of(&bad, &format!("frames {n} and {} joined, {cut}", n + 2));
+                assert!(lost.contains(&true));
+            }
+            joined += 1;
+        }
+        println!("{joined} joined");
     }
 }
 

@@ -12,7 +12,7 @@ use super::scan::{Found, walk};
 use crate::checkpoint::Window;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::layout::{CELL_SIZE, Head, UNKNOWN_LEN};
+use crate::layout::{CELL_SIZE, Head, MAX_CELLS_PER_FRAME, UNKNOWN_LEN};
 use crate::plan::Plan;
 use crate::reader::ArchiveReader;
 use crate::reader::sections::read;
@@ -30,13 +30,16 @@ pub(super) struct Rebuilt {
 /// No data frame has fewer bytes.
 const LEAST_FRAME: u64 = 9;
 
+/// Longest content of a data frame.
+const MOST_CONTENT: u64 = MAX_CELLS_PER_FRAME as u64 * CELL;
+
 /// A data frame in the file: offset, bytes, content.
 type Place = (u64, u64, u64);
 
 /// Reads the archive by its checkpoints; `None` where there are none.
 pub(super) fn rebuild(src: &Arc<dyn ReadAt>, cancelled: &AtomicBool) -> Result<Option<Rebuilt>> {
     let mut windows: Vec<Window> = Vec::new();
-    let mut frames = Numbering::default();
+    let mut frames = Numbering::new(&**src);
     walk(&**src, src.len(), cancelled, |found| match found {
         Found::Frame { off, len, content } => frames.frame((off, len, content)),
         Found::Gap => frames.gap(),
@@ -166,8 +169,8 @@ fn assemble(windows: &[Window], original_len: u64) -> Result<Assembled> {
 
 /// Gives frames their numbers: counted on from a checkpoint, and behind a gap
 /// back from the next one.
-#[derive(Default)]
-struct Numbering {
+struct Numbering<'a> {
+    src: &'a dyn ReadAt,
     known: Vec<(u64, Place)>,
     /// Those since the last checkpoint.
     since: Vec<(u64, Place)>,
@@ -179,7 +182,36 @@ struct Numbering {
     frame_len: Option<(u64, bool)>,
 }
 
-impl Numbering {
+impl<'a> Numbering<'a> {
+    fn new(src: &'a dyn ReadAt) -> Self {
+        Self {
+            src,
+            known: Vec::new(),
+            since: Vec::new(),
+            next: None,
+            behind_gap: Vec::new(),
+            frame_len: None,
+        }
+    }
+
+    /// Whether a frame's content is right by zstd's checksum. The length of one
+    /// that isn't may have led over whole frames, and exactly to the next.
+    fn is_intact(&self, place: &Place) -> bool {
+        let Ok(frame) = read(self.src, place.0, place.1 as usize, "data frame") else {
+            return false;
+        };
+        let mut content = Vec::with_capacity(place.2.min(MOST_CONTENT) as usize);
+        zstd_safe::decompress(&mut content, &frame).is_ok()
+    }
+
+    /// Takes those since the last checkpoint, which nothing has confirmed: up to
+    /// one that is damaged.
+    fn take_unconfirmed(&mut self) {
+        let right = self.since.iter().take_while(|(_, place)| self.is_intact(place)).count();
+        self.since.truncate(right);
+        self.known.append(&mut self.since);
+    }
+
     fn frame(&mut self, place: Place) {
         // Frames of zeros are longer than data frames.
         if self.frame_len.is_some_and(|(len, plain)| plain && place.2 > len) {
@@ -201,18 +233,21 @@ impl Numbering {
     fn checkpoint(&mut self, next_frame: u64, frame_len: u64, plain: bool) {
         self.frame_len = Some((frame_len, plain));
         // A wrong count means that a frame in between was misread.
-        if self.next.is_some_and(|n| n != next_frame) {
-            self.since.clear();
+        match self.next {
+            Some(next) if next == next_frame => self.known.append(&mut self.since),
+            Some(_) => self.since.clear(),
+            None => self.take_unconfirmed(),
         }
-        self.known.append(&mut self.since);
         self.count_back(next_frame);
         self.next = Some(next_frame);
     }
 
     fn count_back(&mut self, next_frame: u64) {
         let len = self.frame_len.map_or(u64::MAX, |l| l.0);
-        self.behind_gap.retain(|p| p.2 <= len);
-        for (back, place) in (1..).zip(self.behind_gap.drain(..).rev()) {
+        let mut behind = std::mem::take(&mut self.behind_gap);
+        behind.retain(|p| p.2 <= len);
+        let right = behind.iter().rev().take_while(|place| self.is_intact(place)).count();
+        for (back, place) in (1..).zip(behind.into_iter().rev().take(right)) {
             if let Some(number) = next_frame.checked_sub(back) {
                 self.known.push((number, place));
             }
@@ -221,7 +256,11 @@ impl Numbering {
 
     /// At the end of the file, where `frames` are known to be all.
     fn end(&mut self, frames: Option<u64>) {
-        self.known.append(&mut self.since);
+        if self.next.is_some() && self.next == frames {
+            self.known.append(&mut self.since);
+        } else {
+            self.take_unconfirmed();
+        }
         if let Some(frames) = frames
             && self.next.is_none()
         {

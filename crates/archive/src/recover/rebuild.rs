@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use vmcask_dump::ReadAt;
 use zerocopy::IntoBytes;
 
-use super::scan::{Found, walk};
+use super::scan::{Found, MOST_CONTENT, walk};
 use crate::checkpoint::Window;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::layout::{CELL_SIZE, Head, MAX_CELLS_PER_FRAME, UNKNOWN_LEN};
+use crate::layout::{CELL_SIZE, Head, UNKNOWN_LEN};
 use crate::plan::Plan;
 use crate::reader::ArchiveReader;
 use crate::reader::sections::read;
@@ -29,9 +29,6 @@ pub(super) struct Rebuilt {
 
 /// No data frame has fewer bytes.
 const LEAST_FRAME: u64 = 9;
-
-/// Longest content of a data frame.
-const MOST_CONTENT: u64 = MAX_CELLS_PER_FRAME as u64 * CELL;
 
 /// A data frame in the file: offset, bytes, content.
 type Place = (u64, u64, u64);

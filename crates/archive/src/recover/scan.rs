@@ -15,7 +15,7 @@ use crate::layout::{
 use crate::reader::frames::frame_len;
 
 /// Longest content of a data frame.
-const MOST_CONTENT: u64 = MAX_CELLS_PER_FRAME as u64 * CELL_SIZE as u64;
+pub(super) const MOST_CONTENT: u64 = MAX_CELLS_PER_FRAME as u64 * CELL_SIZE as u64;
 /// Longest checkpoint frame.
 const MOST_CHECKPOINT: usize = 256 << 10;
 /// Bytes looked through at a time for the next frame.

@@ -52,9 +52,34 @@ fn count_ones_portable(a: u64, b: u64) -> u64 {
     u64::from(a.count_ones()) + u64::from(b.count_ones())
 }
 
-// The whole of a lookup is not behind this call: half of its arguments would
-// go through memory.
-with_features!(count_ones, count_ones_portable, (a: u64, b: u64) -> u64);
+/// The same with POPCNT where the processor has it.
+///
+/// The instruction is written out, as the compiler takes it only in functions
+/// with that feature, and those it doesn't inline into a lookup: their call
+/// was a tenth of a lookup in L3.
+#[inline(always)]
+pub(crate) fn count_ones(a: u64, b: u64) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if has_popcnt() {
+        let (of_a, of_b): (u64, u64);
+        // SAFETY: the processor has the instruction, which reads one register
+        // and writes another (and the flags, which are taken to be lost).
+        unsafe {
+            std::arch::asm!(
+                "popcnt {of_a}, {a}",
+                "popcnt {of_b}, {b}",
+                a = in(reg) a,
+                b = in(reg) b,
+                of_a = out(reg) of_a,
+                of_b = lateout(reg) of_b,
+                options(pure, nomem, nostack),
+            );
+        }
+        return of_a + of_b;
+    }
+    count_ones_portable(a, b)
+}
+
 with_features!(
     find_batch_popcnt,
     index::find_batch_portable,
@@ -372,6 +397,15 @@ mod tests {
                     find_batch(w, b, s, &avail, &pfns, &mut out[..cut]);
                     assert_eq!(out[..cut], want[..cut]);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn set_bits_of_two_words() {
+        for (a, b) in noise(5).take(1000).zip(noise(6)) {
+            for (a, b) in [(a, b), (a & b, a | b), (0, a), (a, u64::MAX)] {
+                assert_eq!(count_ones(a, b), count_ones_portable(a, b), "{a:#x} {b:#x}");
             }
         }
     }

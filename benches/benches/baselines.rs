@@ -1,65 +1,81 @@
 //! Do the baselines cost what the C code costs? Both of libkvm's tables in
-//! Rust and in C (`benches/c/libkvm.c`, compiled by `cc -O2`), in turn: the
-//! record `baselines`.
+//! Rust and in C (`benches/c/libkvm.c`, `-O2`), in turn: the record
+//! `baselines`.
 //!
 //! ```text
 //! cargo bench -p vmcask-benches --bench baselines [-- quick]
 //! ```
+//!
+//! Each pass is a new pair of processes, one of either language: where the
+//! system puts a table in memory decides about tens of per cent, and stays for
+//! a process's life. In a pair the loops alternate, as a machine's speed drifts.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use vmcask_benches::engines::{self, Engine, nanoseconds};
 use vmcask_benches::quick::Extent;
 use vmcask_benches::record::{Record, Spread, Table};
 use vmcask_benches::{Dump, PAGE_SHIFT, Shape, dump};
 use vmcask_measure::Lookup;
-use vmcask_measure::lookup::{Asked, Queries};
+use vmcask_measure::lookup::{Asked, Queries, dependent, independent, ordinal};
+use vmcask_rank::{AvailRanges, ChainedHash, PageBitmap, PageLookup, Pfn, Popcount1024};
 
-const QUERIES: usize = 1 << 20;
-const HASH_QUERIES: usize = 256;
+const QUERIES: usize = 1 << 18;
+const HASH_QUERIES: usize = 64;
+/// How often the loops of a pair of processes alternate.
+const TURNS: usize = 5;
 /// Farther apart than this, a baseline would not be faithful.
 const WITHIN: f64 = 0.15;
+/// The first argument of this program as what `libkvm` is in C.
+const IN_RUST: &str = "in-rust";
 
-/// The C program, running.
-struct InC {
-    child: Child,
-    answers: BufReader<ChildStdout>,
-}
+/// The files that both programs read: bitmap, ranges, queries.
+struct Files([PathBuf; 3]);
 
-impl InC {
-    fn start(dir: &Path, dump: &Dump, queries: &Queries) -> Self {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/libkvm.c");
-        let program = dir.join("libkvm");
-        let cc = std::env::var("CC").unwrap_or("cc".into());
-        let status =
-            Command::new(cc).args(["-O2", "-o"]).arg(&program).arg(source).status().expect("cc");
-        assert!(status.success(), "cc failed");
+impl Files {
+    fn write(dir: &Path, dump: &Dump, queries: &Queries) -> Self {
         let file = |name: &str, words: &mut dyn Iterator<Item = u64>| {
             let path = dir.join(name);
             let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
             std::fs::write(&path, bytes).expect("room");
             path
         };
-        let bitmap = file("bitmap", &mut dump.bitmap.words().iter().copied());
-        let ranges = file("ranges", &mut dump.avail.iter().flat_map(|(first, n)| [first.0, n]));
-        let pages = file("queries", &mut queries.pfns.iter().map(|p| p.0));
-        let mut child = Command::new(program)
-            .args([bitmap, ranges, pages])
+        Self([
+            file("bitmap", &mut dump.bitmap.words().iter().copied()),
+            file("ranges", &mut dump.avail.iter().flat_map(|(first, n)| [first.0, n])),
+            file("queries", &mut queries.pfns.iter().map(|p| p.0)),
+        ])
+    }
+}
+
+/// One of the two programs, running.
+struct Running {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(mut program: Command, files: &Files) -> Self {
+        let mut child = program
+            .args(&files.0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the C program");
+            .expect("a program that runs");
         let answers = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, answers }
+        let mut running = Self { child, answers };
+        // It answers once its tables are built: the other program's don't
+        // compete for memory meanwhile.
+        running.run(Lookup::Hash, "build", 0);
+        running
     }
 
     /// Nanoseconds and checksum.
-    fn run(&mut self, table: &str, what: &str, n: usize) -> (f64, u64) {
+    fn run(&mut self, lookup: Lookup, what: &str, n: usize) -> (f64, u64) {
         let stdin = self.child.stdin.as_mut().expect("piped");
-        writeln!(stdin, "{table} {what} {n}").expect("it reads");
+        writeln!(stdin, "{} {what} {n}", lookup.name()).expect("it reads");
         let mut line = String::new();
         self.answers.read_line(&mut line).expect("it answers");
         let (ns, sum) = line.trim().split_once(' ').expect("two numbers");
@@ -67,7 +83,7 @@ impl InC {
     }
 }
 
-impl Drop for InC {
+impl Drop for Running {
     fn drop(&mut self) {
         // Its input ends, and so does it.
         drop(self.child.stdin.take());
@@ -75,9 +91,70 @@ impl Drop for InC {
     }
 }
 
+/// FreeBSD's own compiler is clang, and rustc shares its back end: gcc's code
+/// for the same loop can be a quarter slower.
+fn compiler() -> String {
+    std::env::var("CC").unwrap_or_else(|_| {
+        let clang = Command::new("clang").arg("--version").stdout(Stdio::null()).status();
+        if clang.is_ok_and(|s| s.success()) { "clang" } else { "cc" }.into()
+    })
+}
+
+fn version(cc: &str) -> String {
+    let out = Command::new(cc).arg("--version").output().expect("a C compiler");
+    String::from_utf8_lossy(&out.stdout).lines().next().unwrap_or_default().to_owned()
+}
+
+/// What `libkvm.c` does, with the tables in Rust.
+fn in_rust(files: &[String]) {
+    let load = |path: &str| -> Vec<u64> {
+        let bytes = std::fs::read(path).expect("written by the bench");
+        bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("8"))).collect()
+    };
+    let [bitmap, ranges, queries] = files else { panic!("three files") };
+    let (words, pfns) = (load(bitmap), load(queries));
+    let pairs: Vec<(u64, u64)> = load(ranges)
+        .chunks_exact(2)
+        .map(|r| (r[0] << PAGE_SHIFT, (r[0] + r[1]) << PAGE_SHIFT))
+        .collect();
+    let avail = AvailRanges::new(&pairs, PAGE_SHIFT).expect("ascending ranges");
+    let bitmap = PageBitmap::from_words(words, avail.total_pages());
+    let pfns: Vec<Pfn> = pfns.into_iter().map(Pfn).collect();
+
+    let start = Instant::now();
+    let hash = ChainedHash::build(&bitmap, &avail, PAGE_SHIFT);
+    let hash_took = start.elapsed();
+    let start = Instant::now();
+    let popcount = Popcount1024::build(bitmap, avail).expect("fits 32 bits");
+    let popcount_took = start.elapsed();
+    for line in std::io::stdin().lines() {
+        let line = line.expect("text");
+        let words: Vec<&str> = line.split(' ').collect();
+        let n: usize = words[2].parse().expect("a number");
+        let (took, sum) = match words[0] {
+            "hash" if words[1] == "build" => (hash_took, 0),
+            "hash" => timed(&hash, words[1], &pfns[..n]),
+            _ if words[1] == "build" => (popcount_took, 0),
+            _ => timed(&popcount, words[1], &pfns[..n]),
+        };
+        println!("{} {sum}", took.as_nanos());
+    }
+}
+
+fn timed(table: &impl PageLookup, what: &str, pfns: &[Pfn]) -> (std::time::Duration, u64) {
+    let find = |pfn| ordinal(table, pfn);
+    let start = Instant::now();
+    let sum = if what == "dependent" { dependent(pfns, find) } else { independent(pfns, find) };
+    (start.elapsed(), sum)
+}
+
 fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == IN_RUST) {
+        return in_rust(&args[1..]);
+    }
     let Some(extent) = Extent::asked() else { return };
-    let passes = extent.either(5, 7);
+    let passes = extent.either(4, 8);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mut table = Table::new(
         "Rust beside C",
@@ -92,75 +169,87 @@ fn main() {
         ],
     );
     let dir = tempfile::tempdir().expect("room");
+    let cc = compiler();
+    let program = dir.path().join("libkvm");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/libkvm.c");
+    let status = Command::new(&cc).args(["-O2", "-o"]).arg(&program).arg(source).status();
+    assert!(status.expect("a C compiler").success(), "{cc} failed");
+    let this = std::env::current_exe().expect("a name");
     for &(ram, dumped) in machines {
         let d = dump(ram * 1024, dumped * 1024, Shape::Mixed);
         let queries = Queries::new(&d.bitmap, &d.avail, Asked::HalfAbsent, QUERIES).expect("pages");
-        let engines = [engines::hash(&d), engines::popcount(&d)];
-        let mut c = InC::start(dir.path(), &d, &queries);
-        let place = format!("{dumped} GiB of {ram} GiB, half absent");
-        for (lookup, engine) in [Lookup::Hash, Lookup::Popcount].into_iter().zip(&engines) {
-            let n = if lookup == Lookup::Hash { HASH_QUERIES } else { QUERIES };
-            engine.check(&queries, n);
-            for what in ["dependent", "independent", "build"] {
-                let passes = if what == "build" { 5 } else { passes };
-                let (mut rust, mut in_c) = (Vec::new(), Vec::new());
-                for _ in 0..passes {
+        let files = Files::write(dir.path(), &d, &queries);
+        drop(d);
+        let rows: Vec<(Lookup, &str)> = [Lookup::Hash, Lookup::Popcount]
+            .into_iter()
+            .flat_map(|l| ["dependent", "independent", "build"].map(|what| (l, what)))
+            .collect();
+        let mut times = vec![(Vec::new(), Vec::new(), Vec::new()); rows.len()];
+        for pass in 0..passes {
+            let rust = || {
+                let mut program = Command::new(&this);
+                program.arg(IN_RUST);
+                Running::start(program, &files)
+            };
+            let in_c = || Running::start(Command::new(&program), &files);
+            // The first of a pair gets the memory that the last pair has left.
+            let (mut rust, mut in_c) = if pass % 2 == 0 {
+                let rust = rust();
+                (rust, in_c())
+            } else {
+                let in_c = in_c();
+                (rust(), in_c)
+            };
+            for (&(lookup, what), times) in rows.iter().zip(&mut times) {
+                let n = if lookup == Lookup::Hash { HASH_QUERIES } else { QUERIES };
+                let run = |running: &mut Running| {
+                    let (ns, sum) = running.run(lookup, what, n);
                     if what == "build" {
-                        rust.push(build(lookup, &d));
-                        in_c.push(c.run(lookup.name(), what, 0).0);
-                    } else {
-                        rust.push(time(engine, what, &queries, n));
-                        let (ns, sum) = c.run(lookup.name(), what, n);
-                        assert_eq!(sum, queries.checksum(n), "C, {what}");
-                        in_c.push(ns / n as f64);
+                        return ns;
                     }
-                }
-                let ratios = rust.iter().zip(&in_c).map(|(r, c)| r / c).collect();
-                let ratio = Spread::of(ratios);
-                let within = (ratio.median - 1.0).abs() <= WITHIN;
-                table.row([
-                    place.clone().into(),
-                    lookup.name().into(),
-                    if what == "build" { "build, in all" } else { what }.into(),
-                    Spread::of(rust).into(),
-                    Spread::of(in_c).into(),
-                    ratio.into(),
-                    if within { "yes" } else { "NO" }.into(),
-                ]);
+                    assert_eq!(sum, queries.checksum(n), "{what}");
+                    ns / n as f64
+                };
+                let turns = if what == "build" { 1 } else { TURNS };
+                let (r, c) = (0..turns).map(|_| (run(&mut rust), run(&mut in_c))).unzip();
+                let (r, c): (Vec<f64>, Vec<f64>) = (r, c);
+                let (r, c) = (Spread::of(r).median, Spread::of(c).median);
+                times.0.push(r);
+                times.1.push(c);
+                times.2.push(r / c);
             }
+        }
+        for ((lookup, what), (rust, in_c, ratios)) in rows.into_iter().zip(times) {
+            let ratio = Spread::of(ratios);
+            let within = (ratio.median - 1.0).abs() <= WITHIN;
+            table.row([
+                format!("{dumped} GiB of {ram} GiB, half absent").into(),
+                lookup.name().into(),
+                if what == "build" { "build, in all" } else { what }.into(),
+                Spread::of(rust).into(),
+                Spread::of(in_c).into(),
+                ratio.into(),
+                if within { "yes" } else { "NO" }.into(),
+            ]);
         }
     }
     table.note(
-        "Below 1 the Rust baseline is the faster one: then comparing with it understates what the \
-         rank index gains.",
+        "Rust / C is the median of the pairs' ratios. Each program waits while the \
+         other runs.",
     );
     Record::new(
         "baselines",
         "The baselines beside C",
         &extent.command("baselines").replace(" --features peers", ""),
     )
-    .about(
+    .about(format!(
         "libkvm's hash table and population counts as the benches have them, and a transcription \
-         of the same algorithms in C (benches/c/libkvm.c, cc -O2, arithmetic bit counts as \
-         FreeBSD's x86-64 build has them). One process each, on the same bitmap and pages, in \
-         turn; both use the system's malloc.",
-    )
+         of the same algorithms in C (benches/c/libkvm.c, {cc} -O2: {}; arithmetic bit counts as \
+         FreeBSD's x86-64 build has them). A new pair of processes for each pass, on the same \
+         bitmap and pages, their loops in turn; both use the system's malloc.",
+        version(&cc)
+    ))
     .table(table)
     .save()
     .expect("room for the record");
-}
-
-fn time(engine: &Engine, what: &str, queries: &Queries, n: usize) -> f64 {
-    let run = if what == "dependent" { &engine.dependent } else { &engine.independent };
-    nanoseconds(run, &queries.pfns[..n])
-}
-
-/// Without copying the bitmap: the C program has its own, too.
-fn build(lookup: Lookup, d: &Dump) -> f64 {
-    let (bitmap, avail) = (d.bitmap.clone(), d.avail.clone());
-    let start = Instant::now();
-    let table = lookup.build(bitmap, avail, PAGE_SHIFT).expect("fits 32 bits");
-    let took = start.elapsed().as_secs_f64() * 1e9;
-    drop(table);
-    took
 }

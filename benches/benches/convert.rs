@@ -15,7 +15,7 @@ use vmcask_convert::view::target::{self, Options};
 use vmcask_convert::{OutputFile, Target, input, restore};
 
 const DUMP_MIB: u64 = 2 << 10;
-const PASSES: usize = 9;
+const PASSES: usize = 5;
 
 fn main() {
     // `cargo test --all-targets` runs this too; only `cargo bench` asks.

@@ -48,7 +48,7 @@ impl Memory {
 
     fn passes(&self, extent: Extent) -> usize {
         let large = self.src.len() > 1 << 30;
-        extent.either(1, if large { 3 } else { 7 })
+        extent.either(1, if large { 3 } else { 5 })
     }
 
     /// A row of a table of packers.

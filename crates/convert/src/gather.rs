@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
+use crate::behind::Behind;
 use crate::lock;
 
 /// Bytes of a batch. Of each thread, one is filled and one written at most.
@@ -25,6 +26,7 @@ pub(crate) struct Gather<'a> {
     used: Mutex<Vec<Batch>>,
     /// Whoever holds it writes.
     writing: Mutex<()>,
+    behind: Behind<'a>,
 }
 
 #[derive(Default)]
@@ -43,7 +45,13 @@ struct Piece {
 
 impl<'a> Gather<'a> {
     pub(crate) fn new(file: &'a File) -> Self {
-        Self { file, filling: Mutex::default(), used: Mutex::default(), writing: Mutex::default() }
+        Self {
+            file,
+            filling: Mutex::default(),
+            used: Mutex::default(),
+            writing: Mutex::default(),
+            behind: Behind::new(file),
+        }
     }
 
     /// Takes a piece; writes a batch when that makes it full.
@@ -78,6 +86,9 @@ impl<'a> Gather<'a> {
                     self.write_run(run, &batch.bytes)?;
                 }
             }
+        }
+        for run in batch.pieces.chunk_by(follows) {
+            self.behind.wrote(run[0].to, run.iter().map(|p| p.len as u64).sum());
         }
         batch.pieces.clear();
         batch.bytes.clear();

@@ -29,6 +29,7 @@
 
 mod ahead;
 pub mod archive;
+mod behind;
 pub mod container;
 pub mod error;
 mod extents;

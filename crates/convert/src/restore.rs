@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmcask_dump::ReadAt;
 use vmcask_dump::source::Wanted;
 
+use crate::behind::Behind;
 use crate::error::{Error, Result};
 use crate::gather::Gather;
 use crate::lock;
@@ -49,13 +50,16 @@ pub fn restore(
     let from_file = middle.and_then(|d| source.in_file(d.start));
     let threads = if from_file.is_some() { 1 } else { threads };
     let work = Mutex::new(Chunks { source, next: 0, data: 0..0 });
+    let behind = Behind::new(file);
     let done = AtomicU64::new(0);
     let first_error = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 let mut buf = vec![0; CHUNK as usize];
-                if let Err(e) = worker(source, file, out.path(), &work, &mut buf, |n| {
+                if let Err(e) = worker(source, file, out.path(), &work, &mut buf, |range| {
+                    let n = range.end - range.start;
+                    behind.wrote(range.start, n);
                     progress(done.fetch_add(n, Ordering::Relaxed) + n);
                     cancelled.load(Ordering::Relaxed)
                 }) {
@@ -155,7 +159,7 @@ fn worker(
     path: &Path,
     work: &Mutex<Chunks<'_>>,
     buf: &mut [u8],
-    mut done: impl FnMut(u64) -> bool,
+    mut done: impl FnMut(Range<u64>) -> bool,
 ) -> Result<()> {
     loop {
         let Some(range) = lock(work).take(|start| (start + 1).next_multiple_of(CHUNK))? else {
@@ -168,7 +172,7 @@ fn worker(
         source.read_exact_at(at, bytes).map_err(|source| Error::Read { off: at, len, source })?;
         file.write_all_at(bytes, at)
             .map_err(|source| Error::Write { path: path.to_owned(), source })?;
-        if done(range.end - range.start) {
+        if done(range) {
             return Err(Error::Cancelled);
         }
     }

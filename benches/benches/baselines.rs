@@ -156,7 +156,7 @@ fn main() {
         in_rust(&args[1..]);
     }
     let Some(extent) = Extent::asked() else { return };
-    let passes = extent.either(4, 8);
+    let passes = extent.either(4, 6);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mut table = Table::new(
         "Rust beside C",

@@ -1,7 +1,7 @@
 //! minidump -> ELF and ELF -> minidump beside `cp` of the same bytes, whole
 //! files written and fsync in both. A program, not a statistic:
 //! `cargo bench -p vmcask-benches --bench convert`; VMCASK_BENCH_DIR names the
-//! folder (3 copies of 2 GiB), else it is the system's temporary one.
+//! folder (4 copies of 1 GiB), else it is the system's temporary one.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,7 @@ use vmcask_benches::scratch;
 use vmcask_convert::view::target::{self, Options};
 use vmcask_convert::{OutputFile, Target, input, restore};
 
-const DUMP_MIB: u64 = 2 << 10;
+const DUMP_MIB: u64 = 1 << 10;
 const PASSES: usize = 5;
 
 fn main() {
@@ -29,7 +29,7 @@ fn main() {
     scratch::synthetic(&minidump, 16, DUMP_MIB, false);
 
     let mut table = Table::new(
-        "2 GiB converted, and copied",
+        "1 GiB converted, and copied",
         &[("conversion", ""), ("vmcask", "s"), ("cp", "s"), ("vmcask / cp", "")],
     );
     for (name, from, to, target) in [
@@ -55,7 +55,7 @@ fn main() {
         "Conversions beside cp",
         "cargo bench -p vmcask-benches --bench convert",
     )
-    .about("A synthetic dump, 2 GiB of a 16 GiB machine; both sides write whole files and fsync.")
+    .about("A synthetic dump, 1 GiB of a 16 GiB machine; both sides write whole files and fsync.")
     .table(table)
     .save()
     .expect("room for the record");

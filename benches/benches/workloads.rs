@@ -69,7 +69,7 @@ fn main() {
         .arg(&dump)
         .arg("--kernel")
         .arg(&kernel)
-        .args(["--json", "--passes", passes])
+        .args(["--json", "--passes", passes, "--scan-pages", "8192"])
         .stderr(std::process::Stdio::inherit())
         .output()
         .expect("vmcask runs");

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use vmcask_archive::{Metadata, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, Written};
 use vmcask_dump::{ElfCore, Minidump};
 
+use crate::behind::InOrder;
 use crate::error::{Error, Result};
 use crate::extents;
 use crate::input::{Dump, Input};
@@ -100,7 +101,7 @@ pub fn write(
     progress: &dyn Fn(u64),
     cancelled: &AtomicBool,
 ) -> Result<Written> {
-    let mut buffered = BufWriter::with_capacity(WRITE_BUFFER, out.file());
+    let mut buffered = BufWriter::with_capacity(WRITE_BUFFER, InOrder::new(out.file()));
     write_to(input, plan, options, &mut buffered, progress, cancelled).map_err(|e| match e {
         Error::Pipe(source) => Error::Write { path: out.path().to_owned(), source },
         e => e,

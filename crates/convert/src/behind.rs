@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::sync::Mutex;
 
 use crate::lock;
@@ -50,6 +51,32 @@ impl<'a> Behind<'a> {
         for region in ready {
             begin(self.file, region * REGION);
         }
+    }
+}
+
+/// A new file, written from its beginning on.
+pub(crate) struct InOrder<'a> {
+    behind: Behind<'a>,
+    at: u64,
+}
+
+impl<'a> InOrder<'a> {
+    pub(crate) fn new(file: &'a File) -> Self {
+        Self { behind: Behind::new(file), at: 0 }
+    }
+}
+
+impl io::Write for InOrder<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self.behind.file;
+        let n = file.write(bytes)?;
+        self.behind.wrote(self.at, n as u64);
+        self.at += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

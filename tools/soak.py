@@ -142,6 +142,12 @@ class Soak:
             self.counts["broken dumps refused"] += 1
             return
         self.questions(made, kernel)
+        # Cut within bitmap or page tables, before the first page.
+        if cut and b"before its first page" in self.run("info", made, ok=(0, 1, 3)).stderr:
+            for command in ["pages", "verify", "gen --check"]:
+                self.run(*command.split(), made, ok=(1,))
+            self.counts["dumps without a page refused"] += 1
+            return
         self.chain(made, form, cut, defect)
 
     def questions(self, file, kernel):

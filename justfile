@@ -17,7 +17,7 @@ lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets -- -D warnings
 
-# Everything that is measured beside its peers, in 15 to 25 minutes on 2 cores: target/bench/report.html
+# Everything that is measured beside its peers, in some 14 minutes on 2 cores once built: target/bench/report.html
 bench:
     cargo bench -p vmcask-benches --features peers --bench targets --bench baselines --bench scaling --bench workloads --bench convert --bench archive
     cargo run --release -p vmcask-report

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
+use vmcask_benches::program::have;
 use vmcask_benches::quick::Extent;
-use vmcask_benches::record::{Record, Spread, Table};
+use vmcask_benches::record::{Record, Spread, Table, output};
 use vmcask_benches::{Dump, PAGE_SHIFT, Shape, dump};
 use vmcask_measure::Lookup;
 use vmcask_measure::lookup::{Asked, Queries, dependent, independent, ordinal};
@@ -94,15 +95,12 @@ impl Drop for Running {
 /// FreeBSD's own compiler is clang, and rustc shares its back end: gcc's code
 /// for the same loop can be a quarter slower.
 fn compiler() -> String {
-    std::env::var("CC").unwrap_or_else(|_| {
-        let clang = Command::new("clang").arg("--version").stdout(Stdio::null()).status();
-        if clang.is_ok_and(|s| s.success()) { "clang" } else { "cc" }.into()
-    })
+    let known = || if have("clang") { "clang" } else { "cc" }.into();
+    std::env::var("CC").unwrap_or_else(|_| known())
 }
 
 fn version(cc: &str) -> String {
-    let out = Command::new(cc).arg("--version").output().expect("a C compiler");
-    String::from_utf8_lossy(&out.stdout).lines().next().unwrap_or_default().to_owned()
+    output(cc, &["--version"]).lines().next().unwrap_or_default().to_owned()
 }
 
 /// What `libkvm.c` does, with the tables in Rust.

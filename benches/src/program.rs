@@ -22,3 +22,8 @@ pub fn vmcask() -> PathBuf {
     assert!(status.success(), "vmcask can't be built");
     record::dir().with_file_name("release").join("vmcask")
 }
+
+/// Whether a program is installed.
+pub fn have(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
+}

@@ -383,7 +383,8 @@ impl Place {
     }
 }
 
-fn output(program: &str, args: &[&str]) -> String {
+/// What a program prints; nothing where it can't be run.
+pub fn output(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     out.map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().into())
 }

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::time::Instant;
 
-use vmcask_benches::program::vmcask;
+use vmcask_benches::program::{have, vmcask};
 use vmcask_benches::quick::Extent;
 use vmcask_benches::record::{Cell, Spread, Table};
 use vmcask_convert::{Dump, input};
 use zstd_safe::CParameter;
 
 use crate::pages::{self, Times};
-use crate::run::{Runs, have, in_turn};
+use crate::run::{Runs, in_turn};
 use crate::{Memory, reader};
 
 /// Programs that packing is compared with; the first is ours. `$1` is vmcask,
@@ -152,24 +152,20 @@ pub fn plain(memory: &Memory, extent: Extent) -> Table {
         None => absent(&mut table, PACKERS[1].0),
     }
     let frame = memory.options().cells_per_frame * 4096;
-    let in_two = |frame| {
-        let times = (0..memory.passes(extent).min(3)).map(|_| libzstd(memory, frame));
-        let (seconds, bytes): (Vec<_>, Vec<_>) = times.unzip();
-        (Spread::of(seconds), bytes[0])
-    };
     let start = Instant::now();
     let bytes = zeekstd(memory, frame).len() as u64;
     let alone = start.elapsed().as_secs_f64();
-    let (two, libzstd_bytes) = in_two(frame);
+    let passes = (0..memory.passes(extent).min(3)).map(|_| libzstd(memory, frame));
+    let (two, libzstd_bytes): (Vec<_>, Vec<_>) = passes.unzip();
     for (name, seconds, cpu, bytes) in [
-        ("libzstd, 2 threads", two, Cell::Nothing, libzstd_bytes),
-        ("zeekstd, 1 thread", Spread::of(vec![alone]), alone.into(), bytes),
+        ("libzstd, 2 threads", two, Cell::Nothing, libzstd_bytes[0]),
+        ("zeekstd, 1 thread", vec![alone], alone.into(), bytes),
     ] {
         table.row([
             format!("{name}, {} KiB a frame", frame >> 10).into(),
             (bytes as f64).into(),
             memory.ratio(bytes).into(),
-            seconds.into(),
+            Spread::of(seconds).into(),
             cpu,
             Cell::Nothing,
             Cell::Nothing,
@@ -189,7 +185,8 @@ pub fn plain(memory: &Memory, extent: Extent) -> Table {
 /// threads, on the disk at the end.
 fn libzstd(memory: &Memory, frame: u32) -> (f64, u64) {
     let start = Instant::now();
-    let halves = memory.src.len().div_ceil(2).next_multiple_of(frame.into());
+    let len = memory.src.len();
+    let middle = len.div_ceil(2).next_multiple_of(frame.into()).min(len);
     let half = |name: &str, from: u64, to: u64| {
         let file = File::create(memory.dir.path().join(name)).expect("room");
         let mut out = BufWriter::with_capacity(1 << 20, file);
@@ -211,8 +208,8 @@ fn libzstd(memory: &Memory, frame: u32) -> (f64, u64) {
         bytes
     };
     let bytes = std::thread::scope(|s| {
-        let first = s.spawn(|| half("half.1", 0, halves.min(memory.src.len())));
-        half("half.2", halves.min(memory.src.len()), memory.src.len()) + first.join().expect("done")
+        let first = s.spawn(|| half("half.1", 0, middle));
+        half("half.2", middle, len) + first.join().expect("done")
     });
     (start.elapsed().as_secs_f64(), bytes)
 }

@@ -82,8 +82,3 @@ pub fn in_turn(scripts: &[&str], paths: &[&Path], passes: usize) -> Vec<Runs> {
     }
     runs.into_iter().map(Runs).collect()
 }
-
-/// Whether a program is installed.
-pub fn have(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
-}

@@ -100,13 +100,10 @@ impl Waiting {
         }
         if self.written - self.looked >= REGION {
             self.looked = self.written;
-            let stale = |region: &Region| self.written - region.last >= STALE;
-            let first = ready.len();
-            ready.extend(self.regions.iter().filter(|(_, r)| stale(r)).map(|(n, _)| n));
-            ready[first..].sort_unstable();
-            for number in &ready[first..] {
-                self.regions.remove(number);
-            }
+            let written = self.written;
+            let stale = |region: &Region| written - region.last >= STALE;
+            ready.extend(self.regions.extract_if(|_, region| stale(region)).map(|(n, _)| n));
+            ready.sort_unstable();
         }
         ready
     }

@@ -346,7 +346,7 @@ pub(crate) fn find_bits(
         let word = (low[i] & !in_high) | (high[i] & in_high);
         let present = u64::from(bit < end) & (word >> (bit & 63));
         let (low, high, down) = to_count(bit, low[i], high[i]);
-        let count = u64::from(low.count_ones()) + u64::from(high.count_ones());
+        let count = simd::count_ones_portable(low, high);
         let ordinal = middle[i].wrapping_add((count ^ down).wrapping_sub(down));
         out[i] = if present & 1 != 0 { ordinal } else { ABSENT };
     }
@@ -397,9 +397,9 @@ pub(crate) fn count_portable(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
 /// superblock; the number behind them.
 #[inline(always)]
 fn count_blocks(words: &[u64], middles: &mut [u16], mut within: u64) -> u64 {
-    let ones = |a: u64, b: u64| u64::from(a.count_ones()) + u64::from(b.count_ones());
     for (&[a, b, c, d], middle) in words.as_chunks::<BLOCK_WORDS>().0.iter().zip(middles) {
-        let (lower, upper) = (ones(a, b), ones(c, d));
+        let lower = simd::count_ones_portable(a, b);
+        let upper = simd::count_ones_portable(c, d);
         *middle = (within + lower) as u16;
         // One addition from block to block: the next needn't wait for two.
         within += lower + upper;

@@ -47,8 +47,10 @@ fn has_avx2() -> bool {
     has!("avx2") && has!("bmi1") && has!("bmi2") && has_popcnt()
 }
 
-/// Set bits of two words.
-fn count_ones_portable(a: u64, b: u64) -> u64 {
+/// Set bits of two words, with the instructions that the function around it may
+/// use.
+#[inline(always)]
+pub(crate) fn count_ones_portable(a: u64, b: u64) -> u64 {
     u64::from(a.count_ones()) + u64::from(b.count_ones())
 }
 

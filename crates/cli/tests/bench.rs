@@ -70,6 +70,10 @@ fn what_has_no_bitmap_is_refused() {
     ok(vmcask().args(["-q", "convert", "--to", "elf"]).args([&dump, &elf]));
     let error = fails(vmcask().args(["-q", "bench"]).arg(&elf), 1);
     assert!(error.contains("core: only minidumps"), "{error}");
+    let packed = dir.path().join("packed");
+    std::fs::write(&packed, zstd::encode_all(&*std::fs::read(&dump).unwrap(), 1).unwrap()).unwrap();
+    let error = fails(vmcask().args(["-q", "bench"]).arg(&packed), 1);
+    assert!(error.contains("packed: zstd data can't be read here and there"), "{error}");
     let error = fails(vmcask().args(["-q", "bench"]).arg(dir.path().join("nothing")), 1);
     assert!(error.contains("nothing: No such file"), "{error}");
     fails(vmcask().args(["bench", "--passes", "0"]).arg(&dump), 2);

@@ -171,12 +171,22 @@ fn damaged_containers() {
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 0x10;
         // Cut in its header, in the dump's header, in its pages; flipped.
-        let half = whole[..whole.len() / 2].to_vec();
-        for bytes in [whole[..3].to_vec(), whole[..20].to_vec(), half, flipped] {
+        let half = &whole[..whole.len() / 2];
+        for (bytes, to) in [
+            (&whole[..3], "archive"),
+            (&whole[..20], "archive"),
+            (half, "archive"),
+            (half, "elf"),
+            (&flipped, "archive"),
+        ] {
             fs::write(&packed, bytes).unwrap();
             let mut convert = vmcask_within(1024);
-            let err = fails(convert.args(["-q", "convert"]).args([&packed, &out]), 1);
+            convert.args(["-q", "convert", "--to", to]).args([&packed, &out]);
+            let err = fails(&mut convert, 1);
             assert!(!err.contains("panicked"), "{err}");
+            assert!(err.contains(packed.to_str().unwrap()), "{err}");
+            let advice = format!("ends too early; `{program} -dc`");
+            assert!(bytes.len() != half.len() || err.contains(&advice), "{err}");
             assert_eq!(names(dir.path()), ["dump", "z"], "{program}");
         }
     }

@@ -44,6 +44,18 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A dump that can be read from front to back only.
+    #[error(
+        "{path}: {what} can't be read here and there: convert it first, \
+         `vmcask convert {path} vmcore.cask`"
+    )]
+    OnlyForward {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+
     /// A bitmap without a set bit.
     #[error("the dump has no pages to look up")]
     NoPages,

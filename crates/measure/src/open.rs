@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmcask_archive::ArchiveReader;
+use vmcask_dump::detect::{Format, detect};
 use vmcask_dump::source::{FileSource, MapSource};
 use vmcask_dump::{Minidump, ReadAt};
 use vmcask_rank::{AvailRanges, PageBitmap, PageLookup, Pfn};
@@ -98,8 +99,12 @@ pub(crate) fn open_noting(
         source = Arc::new(archive);
         source.read_at(0, &mut prefix).map_err(in_file)?;
     }
-    if !vmcask_dump::minidump::Header::is_minidump(&prefix) {
-        return Err(Error::NoBitmap { path: path.into() });
+    match detect(&prefix) {
+        Format::Minidump => {}
+        packed @ (Format::Gzip | Format::Zstd | Format::Bzip2) => {
+            return Err(Error::OnlyForward { path: path.into(), what: packed.name() });
+        }
+        _ => return Err(Error::NoBitmap { path: path.into() }),
     }
 
     let asked = count.then(Arc::<AtomicU64>::default);

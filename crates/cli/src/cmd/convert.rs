@@ -80,7 +80,8 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         if stdout.is_terminal() {
             bail!("standard output is a terminal; send it to a file or a pipe");
         }
-        let written = in_order(&input, to, args, &options, quiet, &mut stdout)?;
+        let written = in_order(&input, to, args, &options, quiet, &mut stdout)
+            .map_err(|e| naming_input(e, args))?;
         return Ok(tell_losses(args, &written.losses));
     }
     if same_file(&args.input, &args.output) {
@@ -97,7 +98,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             events.tell(&Event::Skipped { input: input_name, output: output_name, reason })?;
             return Ok(Outcome::Done);
         }
-        Err(e) => return Err(e),
+        Err(e) => return Err(naming_input(e, args)),
     };
     let outcome = tell_losses(args, &done.losses);
     let seconds = start.elapsed().as_secs_f64();
@@ -121,6 +122,14 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         )?;
     }
     Ok(outcome)
+}
+
+/// With the input's name, where `e` says but the offset.
+fn naming_input(e: anyhow::Error, args: &ConvertArgs) -> anyhow::Error {
+    match e.downcast_ref() {
+        Some(Error::Read { .. }) => e.context(args.input.display().to_string()),
+        _ => e,
+    }
 }
 
 /// Flags that mean nothing for `to` are mistakes.

@@ -67,12 +67,31 @@ fn round_trips() {
     }
 }
 
+/// More extents within a checkpoint's cells than jobs are under way.
+#[test]
+fn many_small_extents() {
+    let cells = memory(3000, 11);
+    let data: Vec<_> = cells.chunks(2 * 4096).zip((0u64..).map(|n| n << 15)).collect();
+    let extents: Vec<_> = data.iter().map(|(bytes, at)| *at..at + bytes.len() as u64).collect();
+    let mut original = vec![0; extents[extents.len() - 1].end as usize];
+    for (bytes, at) in data {
+        original[at as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+    for plain in [false, true] {
+        let opts =
+            WriteOptions { plain, cells_per_frame: 2, threads: 2, ..WriteOptions::default() };
+        let plan = Plan { extents: extents.clone(), ..Plan::default() };
+        let reader = open(&pack(&original, &plan, &opts).0).unwrap();
+        assert!(unpack(&reader) == original && intact(&reader), "plain: {plain}");
+    }
+}
+
 #[test]
 fn the_same_bytes_with_any_number_of_threads() {
     let original = related(3000, 3);
     let plan = Plan::whole(original.len() as u64);
-    for cells_in_order in [0, 700, 1 << 18] {
-        let opts = WriteOptions { cells_in_order, ..WriteOptions::default() };
+    for (plain, cells_in_order) in [(false, 0), (false, 700), (false, 1 << 18), (true, 0)] {
+        let opts = WriteOptions { plain, cells_in_order, ..WriteOptions::default() };
         let one = pack(&original, &plan, &opts).0;
         for threads in [2, 3, 8] {
             let opts = WriteOptions { threads, ..opts.clone() };

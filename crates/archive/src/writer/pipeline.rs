@@ -22,8 +22,8 @@ use crate::extents::Extents;
 use crate::layout::{CELL_SIZE, FRAMES_PER_BASE, HOLE_FRAME_LEN, UNKNOWN_LEN, WINDOW_CELLS};
 use vmcask_dump::ReadAt;
 
-/// Cells read and hashed at a time.
-const BATCH_CELLS: u64 = 256;
+/// Bytes read and hashed at a time.
+const BATCH_LEN: usize = 1 << 20;
 /// Bytes compressed at a time.
 const GROUP_LEN: usize = 1 << 20;
 /// Jobs under way for each thread: enough to keep all busy, few enough to
@@ -148,6 +148,7 @@ pub(super) fn run(
             next_hashed: 0,
             next_group: 0,
             next_written: 0,
+            group_ends: VecDeque::new(),
             in_flight: 0,
             cell: 0,
             window: Window::default(),
@@ -195,6 +196,8 @@ pub(super) struct Pipeline<'a, 'b> {
     next_hashed: u64,
     pub(super) next_group: u64,
     pub(super) next_written: u64,
+    /// Of a plain archive's groups to be written: the slot behind the last.
+    group_ends: VecDeque<u64>,
     pub(super) in_flight: usize,
     cell: u64,
     /// The window that the next cell belongs to.
@@ -223,14 +226,20 @@ impl Pipeline<'_, '_> {
             None if self.open_end => (ranges, Some(0..u64::MAX)),
             _ => (ranges, None),
         };
+        // A plain archive's become groups.
+        let step = if self.dedup.is_none() { self.group_len } else { BATCH_LEN } as u64;
         let batches = ranges.iter().cloned().chain(endless).flat_map(|e| {
-            let step = BATCH_CELLS * CELL_SIZE as u64;
             (e.start..e.end).step_by(step as usize).map(move |at| at..(at + step).min(e.end))
         });
-        // Groups wait for the checkpoint that describes their last slot.
-        let most_groups = 2 * self.most_in_flight as u64
-            + (WINDOW_CELLS * CELL_SIZE as u64).div_ceil(self.group_len as u64)
-            + 1;
+        // Groups wait for the checkpoint that describes their last slot. Those of a
+        // plain archive come with their cells: no more than a window has wait.
+        let most_groups = if self.dedup.is_none() {
+            u64::MAX
+        } else {
+            2 * self.most_in_flight as u64
+                + (WINDOW_CELLS * CELL_SIZE as u64).div_ceil(self.group_len as u64)
+                + 1
+        };
         let mut bytes_done = 0;
         let mut seq = 0;
         let mut batches = batches.peekable();
@@ -271,8 +280,8 @@ impl Pipeline<'_, '_> {
                     self.hashed.insert(seq, result?);
                     while let Some(hashed) = self.hashed.remove(&self.next_hashed) {
                         self.next_hashed += 1;
-                        self.place(&hashed, extents)?;
                         let bytes = hashed.len as u64;
+                        self.place(hashed, extents)?;
                         bytes_done += bytes;
                         let pass = self.first_pass.as_mut();
                         (self.progress)(pass.map_or(bytes_done, |p| p.read(bytes)));
@@ -303,7 +312,7 @@ impl Pipeline<'_, '_> {
     }
 
     /// Decides for each cell of a batch, in order.
-    fn place(&mut self, hashed: &Hashed, extents: &Extents) -> Result<()> {
+    fn place(&mut self, hashed: Hashed, extents: &Extents) -> Result<()> {
         if self.data.end.is_some() {
             return Ok(());
         }
@@ -362,16 +371,21 @@ impl Pipeline<'_, '_> {
                 pass.push(CellAt { off: range.start, len, check }, features);
                 continue;
             }
+            if self.dedup.is_none() {
+                continue;
+            }
             let start = (range.start - hashed.start) as usize;
             let cell = &hashed.bytes[start..(range.end - hashed.start) as usize];
             self.group.extend_from_slice(cell);
-            if self.dedup.is_some() {
-                // Filled up, but not where `zstd -d` must end with the file.
-                self.group.resize(self.group.len().next_multiple_of(CELL_SIZE), 0);
-            }
+            self.group.resize(self.group.len().next_multiple_of(CELL_SIZE), 0);
             if self.group.len() >= self.group_len {
                 self.compress_group()?;
             }
+        }
+        if !hashed.frames.sizes.is_empty() {
+            self.compressed.insert(self.next_group, hashed.frames);
+            self.next_group += 1;
+            self.group_ends.push_back(self.data.slots);
         }
         Ok(())
     }
@@ -393,12 +407,16 @@ impl Pipeline<'_, '_> {
     fn write_ready(&mut self) -> Result<()> {
         let group_slots = (self.group_len / CELL_SIZE) as u64;
         loop {
-            let end = (self.next_written + 1) * group_slots;
+            let end = match self.group_ends.front() {
+                Some(&end) => end,
+                None => (self.next_written + 1) * group_slots,
+            };
             if end.min(self.data.slots) > self.described && !self.window.last {
                 return Ok(());
             }
             let Some(frames) = self.compressed.remove(&self.next_written) else { return Ok(()) };
             self.next_written += 1;
+            self.group_ends.pop_front();
             self.write_windows(end)?;
             self.write(&frames)?;
         }

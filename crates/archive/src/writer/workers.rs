@@ -19,8 +19,10 @@ pub(super) struct Hashed {
     pub(super) asked: usize,
     /// How many they have: fewer where a stream has ended.
     pub(super) len: usize,
-    /// The bytes, unless they will be read again.
+    /// The bytes, unless they will be read again or are in frames already.
     pub(super) bytes: Vec<u8>,
+    /// Of a plain archive: all of them, compressed.
+    pub(super) frames: Frames,
     /// The hash of each cell, `None` for zero cells.
     pub(super) hashes: Vec<Option<CellHash>>,
     /// What is known of those that will be read again.
@@ -62,6 +64,7 @@ pub(super) struct CellAt {
 }
 
 /// Compressed frames, one after the other.
+#[derive(Default)]
 pub(super) struct Frames {
     pub(super) bytes: Vec<u8>,
     /// Compressed and decompressed size of each.
@@ -69,7 +72,8 @@ pub(super) struct Frames {
 }
 
 pub(super) enum Job {
-    /// Read a range of the original and hash its cells.
+    /// Read a range of the original and hash its cells; where nothing else is to
+    /// be decided about them, as in a plain archive, compress them too.
     Hash { seq: u64, range: Range<u64> },
     /// Cut slots into frames and compress them.
     Compress { seq: u64, slots: Vec<u8> },
@@ -85,7 +89,7 @@ pub(super) enum Done {
     Sorted { part: usize, lists: Lists },
 }
 
-/// Bytes hashed at a time where they needn't be kept: they stay in a core's
+/// Bytes looked at a time where they needn't be kept: they stay in a core's
 /// cache.
 const PIECE_LEN: usize = 128 << 10;
 
@@ -96,11 +100,13 @@ const MOST_CELLS_A_BLOCK: u32 = 32;
 pub(super) struct Worker<'a> {
     src: &'a dyn ReadAt,
     frame_len: usize,
-    keep_zeros: bool,
+    plain: bool,
+    /// Bytes of a plain archive's content read at a time.
+    piece_len: usize,
     open_end: bool,
     sketch: bool,
-    /// What is read again goes no farther than this thread: its memory is used
-    /// again, as pages that the kernel has to clear take longer than reading.
+    /// What goes no farther than this thread: its memory is used again, as
+    /// pages that the kernel has to clear take longer than reading.
     buffer: Vec<u8>,
     context: CCtx<'a>,
 }
@@ -132,10 +138,14 @@ impl<'a> Worker<'a> {
         if opts.level == 3 && !opts.plain {
             context.set_parameter(CParameter::MinMatch(4)).map_err(compress_error)?;
         }
+        // What decompresses, and not in this order, is asked for much at a time.
+        let much = src.scatter(&[], 1, &|_, _| Ok(()));
+        let much = much.map_err(|source| Error::Read { off: 0, len: 0, source })?;
         Ok(Self {
             src,
             frame_len,
-            keep_zeros: opts.plain,
+            plain: opts.plain,
+            piece_len: if much { usize::MAX } else { PIECE_LEN.next_multiple_of(frame_len) },
             open_end,
             sketch,
             buffer: Vec::new(),
@@ -146,13 +156,19 @@ impl<'a> Worker<'a> {
     pub(super) fn run(&mut self, job: Job) -> Done {
         match job {
             Job::Hash { seq, range } => Done::Hashed { seq, result: self.hash(&range) },
-            Job::Compress { seq, slots } => Done::Compressed { seq, result: self.compress(&slots) },
+            Job::Compress { seq, slots } => {
+                let mut frames = Frames::default();
+                let result = self.compress(&slots, &mut frames).map(|()| frames);
+                Done::Compressed { seq, result }
+            }
             Job::Gather { seq, cells } => {
                 let mut slots = std::mem::take(&mut self.buffer);
                 slots.resize(cells.len() * CELL_SIZE, 0);
-                let result = self.gather(&cells, &mut slots).and_then(|()| self.compress(&slots));
+                let mut frames = Frames::default();
+                let result = self.gather(&cells, &mut slots);
+                let result = result.and_then(|()| self.compress(&slots, &mut frames));
                 self.buffer = slots;
-                Done::Compressed { seq, result }
+                Done::Compressed { seq, result: result.map(|()| frames) }
             }
             Job::Sort { part, noted } => Done::Sorted { part, lists: Lists::new(noted) },
         }
@@ -165,21 +181,27 @@ impl<'a> Worker<'a> {
             asked,
             len: 0,
             bytes: Vec::new(),
+            frames: Frames::default(),
             hashes: Vec::with_capacity(asked.div_ceil(CELL_SIZE)),
             sketches: Sketches::default(),
         };
-        if !self.sketch {
+        if !self.sketch && !self.plain {
             hashed.bytes.resize(asked, 0);
             hashed.len = self.look(&mut hashed.hashes, None, range.start, &mut hashed.bytes)?;
             hashed.bytes.truncate(hashed.len);
             return Ok(hashed);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        for start in range.clone().step_by(PIECE_LEN) {
-            let len = PIECE_LEN.min((range.end - start) as usize);
+        let piece_len = if self.plain { self.piece_len } else { PIECE_LEN };
+        for start in range.clone().step_by(piece_len) {
+            let len = piece_len.min((range.end - start) as usize);
             buffer.resize(len.max(buffer.len()), 0);
-            let to = Some(&mut hashed.sketches);
-            hashed.len += self.look(&mut hashed.hashes, to, start, &mut buffer[..len])?;
+            let to = self.sketch.then_some(&mut hashed.sketches);
+            let n = self.look(&mut hashed.hashes, to, start, &mut buffer[..len])?;
+            hashed.len += n;
+            if self.plain {
+                self.compress(&buffer[..n], &mut hashed.frames)?;
+            }
         }
         self.buffer = buffer;
         Ok(hashed)
@@ -202,7 +224,7 @@ impl<'a> Worker<'a> {
             len
         };
         for cell in bytes[..n].chunks(CELL_SIZE) {
-            let is_zero = !self.keep_zeros && is_zero(cell);
+            let is_zero = !self.plain && is_zero(cell);
             hashes.push((!is_zero).then(|| cell_hash(cell)));
             if let Some(sketches) = &mut sketches {
                 sketches.push(cell, is_zero);
@@ -232,16 +254,15 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn compress(&mut self, slots: &[u8]) -> Result<Frames> {
-        let mut bytes = Vec::with_capacity(slots.len() / 2);
-        let mut sizes = Vec::with_capacity(slots.len().div_ceil(self.frame_len));
+    fn compress(&mut self, slots: &[u8], to: &mut Frames) -> Result<()> {
+        to.bytes.reserve(slots.len() / 2);
         let mut frame = vec![0; zstd_safe::compress_bound(self.frame_len.min(slots.len()))];
         for content in slots.chunks(self.frame_len) {
             let n = self.context.compress2(&mut frame[..], content).map_err(compress_error)?;
-            bytes.extend_from_slice(&frame[..n]);
-            sizes.push((n as u32, content.len() as u32));
+            to.bytes.extend_from_slice(&frame[..n]);
+            to.sizes.push((n as u32, content.len() as u32));
         }
-        Ok(Frames { bytes, sizes })
+        Ok(())
     }
 }
 

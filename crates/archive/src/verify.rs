@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use vmcask_dump::source::Wanted;
+use vmcask_dump::source::{Piece, Wanted};
 
 use crate::ArchiveReader;
 use crate::digest::{CellHash, Digester, cell_hash};
 use crate::error::{Error, Result};
 use crate::layout::CELL_SIZE;
+use crate::reader::scatter::BATCH_LEN;
 
 /// Cells that a thread checks at a time.
 const BATCH_CELLS: u64 = 256;
@@ -157,16 +158,20 @@ fn intact(archive: &ArchiveReader, cells: Range<u64>, threads: usize) -> Option<
         wanted.push(Wanted { off: range.start, len: range.end - range.start, to });
         non_zero += 1;
     }
-    let hash = |to: u64, bytes: &[u8]| {
-        let first = (to / CELL_SIZE as u64) as usize;
-        let found: Vec<_> = bytes.chunks(CELL_SIZE).map(|cell| Some(cell_hash(cell))).collect();
+    let hash = |pieces: &[Piece<'_>]| {
+        let cells = pieces.iter().flat_map(|&(to, bytes)| {
+            ((to / CELL_SIZE as u64) as usize..).zip(bytes.chunks(CELL_SIZE))
+        });
+        let found: Vec<_> = cells.map(|(n, cell)| (n, cell_hash(cell))).collect();
         let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = hashes.get_mut(first..first + found.len()) {
-            places.copy_from_slice(&found);
+        for (n, hash) in found {
+            if let Some(place) = hashes.get_mut(n) {
+                *place = Some(hash);
+            }
         }
         Ok(())
     };
-    archive.by_frame(&wanted, threads, &hash).ok()?;
+    archive.by_frame(&wanted, threads, BATCH_LEN, &hash).ok()?;
     let hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let hashes: Vec<_> = hashes.into_iter().flatten().collect();
     (hashes.len() == non_zero).then_some(hashes)

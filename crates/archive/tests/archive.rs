@@ -72,7 +72,7 @@ fn round_trips() {
 fn many_small_extents() {
     let cells = memory(3000, 11);
     let data: Vec<_> = cells.chunks(2 * 4096).zip((0u64..).map(|n| n << 15)).collect();
-    let extents: Vec<_> = data.iter().map(|(bytes, at)| *at..at + bytes.len() as u64).collect();
+    let extents: Vec<_> = data.iter().map(|(bytes, at)| *at..at + bytes.len()).collect();
     let mut original = vec![0; extents[extents.len() - 1].end as usize];
     for (bytes, at) in data {
         original[at as usize..][..bytes.len()].copy_from_slice(bytes);

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::{io, thread};
 
 use vmcask_dump::ReadAt;
-use vmcask_dump::source::Wanted;
+use vmcask_dump::source::{Piece, Wanted};
 
 use crate::error::{Error, Result};
 
@@ -71,11 +71,11 @@ impl Window {
             wanted.push(Wanted { off, len, to: off - range.start });
             at = end;
         }
-        let put = |to: u64, bytes: &[u8]| {
+        let put = |pieces: &[Piece<'_>]| {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            self.put(to, bytes)
+            pieces.iter().try_for_each(|&(to, bytes)| self.put(to, bytes))
         };
         let filled = source.scatter(&wanted, threads, &put);
         if cancelled.load(Ordering::Relaxed) {
@@ -95,7 +95,7 @@ pub(crate) fn each_window(
     mut sink: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<bool> {
     let failed = |source| Error::Read { off: 0, len: 0, source };
-    if !source.scatter(&[], threads, &|_, _| Ok(())).map_err(failed)? {
+    if !source.scatter(&[], threads, &|_| Ok(())).map_err(failed)? {
         return Ok(false);
     }
     let len = source.len();

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vmcask_dump::ReadAt;
-use vmcask_dump::source::Wanted;
+use vmcask_dump::source::{Piece, Wanted};
 
 use crate::behind::Behind;
 use crate::error::{Error, Result};
@@ -88,12 +88,12 @@ fn scattered(
     let failed = Mutex::new(None);
     let gather = Gather::new(out.file());
     let write_failed = |source| Error::Write { path: out.path().to_owned(), source };
-    let write = |at: u64, bytes: &[u8]| {
+    let write = |pieces: &[Piece<'_>]| {
         if cancelled.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let n = bytes.len() as u64;
-        if let Err(e) = gather.put(at, bytes) {
+        let n = pieces.iter().map(|p| p.1.len() as u64).sum();
+        if let Err(e) = gather.write(pieces) {
             lock(&failed).get_or_insert(e);
             return Err(io::ErrorKind::Other.into());
         }
@@ -111,7 +111,6 @@ fn scattered(
             wanted.push(Wanted { off: range.start, len, to: range.start });
         }
         if wanted.is_empty() {
-            gather.finish().map_err(write_failed)?;
             return Ok(first > 0);
         }
         match source.scatter(&wanted, threads, &write) {
@@ -285,7 +284,7 @@ mod tests {
     #[test]
     fn archives_in_an_order_of_their_own() {
         let (original, reader) = archived();
-        assert!(reader.scatter(&[], 1, &|_, _| Ok(())).unwrap(), "it is in file order");
+        assert!(reader.scatter(&[], 1, &|_| Ok(())).unwrap(), "it is in file order");
         assert!(restored(&reader) == original);
         // Pieces that begin and end within pages, out of order, and a header.
         let reader: Arc<dyn ReadAt> = Arc::new(reader);

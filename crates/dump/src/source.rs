@@ -96,8 +96,12 @@ pub struct Wanted {
     pub to: u64,
 }
 
-/// Takes bytes that belong at an offset. Several threads call it at a time.
-pub type Sink<'a> = &'a (dyn Fn(u64, &[u8]) -> io::Result<()> + Sync);
+/// Bytes, and the offset that they belong at.
+pub type Piece<'a> = (u64, &'a [u8]);
+
+/// Takes pieces that are at hand together, by ascending offsets. Several threads
+/// call it at a time.
+pub type Sink<'a> = &'a (dyn Fn(&[Piece<'_>]) -> io::Result<()> + Sync);
 
 impl std::fmt::Debug for dyn ReadAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

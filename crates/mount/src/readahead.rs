@@ -13,7 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use vmcask_dump::ReadAt;
-use vmcask_dump::source::Wanted;
+use vmcask_dump::source::{Piece, Wanted};
 
 /// Bytes read in order before windows begin.
 const START: u64 = 1 << 20;
@@ -123,11 +123,13 @@ impl Window {
 fn read_all(source: &dyn ReadAt, start: u64, len: u64, threads: usize) -> io::Result<Vec<u8>> {
     let bytes = Mutex::new(vec![0; len as usize]);
     let wanted = [Wanted { off: start, len, to: 0 }];
-    let put = |to: u64, part: &[u8]| {
-        let to = to as usize;
+    let put = |pieces: &[Piece<'_>]| {
         let mut bytes = lock(&bytes);
-        let place = bytes.get_mut(to..to + part.len()).ok_or(io::ErrorKind::InvalidData)?;
-        place.copy_from_slice(part);
+        for &(to, part) in pieces {
+            let to = to as usize;
+            let place = bytes.get_mut(to..to + part.len()).ok_or(io::ErrorKind::InvalidData)?;
+            place.copy_from_slice(part);
+        }
         Ok(())
     };
     if source.scatter(&wanted, threads, &put)? {
@@ -270,7 +272,7 @@ mod tests {
                 self.scattered.fetch_add(w.len, Ordering::Relaxed);
                 let range = w.off as usize..(w.off + w.len) as usize;
                 for (i, part) in self.bytes[range].chunks(1000).enumerate().rev() {
-                    to(w.to + i as u64 * 1000, part)?;
+                    to(&[(w.to + i as u64 * 1000, part)])?;
                 }
             }
             Ok(true)

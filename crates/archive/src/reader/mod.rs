@@ -528,10 +528,12 @@ impl ReadAt for ArchiveReader {
         if self.slots.is_none() {
             return Ok(false);
         }
-        self.by_frame(pieces, threads, to).map(|()| true).map_err(|stop| match stop {
-            Stop::Archive(e) => io::Error::other(e),
-            Stop::Sink(e) => e,
-        })
+        self.by_frame(pieces, threads, scatter::batch_len(pieces), to).map(|()| true).map_err(
+            |stop| match stop {
+                Stop::Archive(e) => io::Error::other(e),
+                Stop::Sink(e) => e,
+            },
+        )
     }
 
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {

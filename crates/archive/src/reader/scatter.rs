@@ -12,7 +12,18 @@ use crate::layout::CELL_SIZE;
 
 /// Frames' contents that a thread decompresses before it hands them on: runs
 /// go on from frame to frame, and all of it stays in a core's cache.
-const BATCH_LEN: usize = 512 << 10;
+pub(crate) const BATCH_LEN: u64 = 512 << 10;
+/// The same where so much is wanted that frames are wanted whole, for a file:
+/// more of it follows each other there, and is written in fewer calls.
+const LARGE_BATCH_LEN: u64 = 4 << 20;
+/// Bytes wanted at least for those.
+const LARGE: u64 = 128 << 20;
+
+/// Bytes to be decompressed before they are handed on.
+pub(super) fn batch_len(pieces: &[Wanted]) -> u64 {
+    let wanted = pieces.iter().fold(0u64, |sum, p| sum.saturating_add(p.len));
+    if wanted < LARGE { BATCH_LEN } else { LARGE_BATCH_LEN }
+}
 
 /// Bytes of one slot, and where they belong.
 #[derive(Clone, Copy)]
@@ -36,11 +47,13 @@ impl From<Error> for Stop {
 }
 
 impl ArchiveReader {
-    /// Hands the non-zero cells of `pieces` to `to`.
+    /// Hands the non-zero cells of `pieces` to `to`, `batch_len` bytes or a frame
+    /// at a time.
     pub(crate) fn by_frame(
         &self,
         pieces: &[Wanted],
         threads: usize,
+        batch_len: u64,
         to: Sink<'_>,
     ) -> std::result::Result<(), Stop> {
         let mut parts = Vec::new();
@@ -55,7 +68,7 @@ impl ArchiveReader {
                 scope.spawn(|| {
                     let mut buf = Vec::new();
                     loop {
-                        let batch = self.batch(&mut lock(&rest));
+                        let batch = self.batch(&mut lock(&rest), batch_len);
                         if batch.is_empty() {
                             return;
                         }
@@ -101,8 +114,8 @@ impl ArchiveReader {
     }
 
     /// Takes parts of whole frames from the beginning of `rest`.
-    fn batch<'a>(&self, rest: &mut &'a [Part]) -> &'a [Part] {
-        let frames = (BATCH_LEN as u64 / (self.cells_per_frame * CELL_SIZE as u64)).max(1);
+    fn batch<'a>(&self, rest: &mut &'a [Part], len: u64) -> &'a [Part] {
+        let frames = (len / (self.cells_per_frame * CELL_SIZE as u64)).max(1);
         let Some(first) = rest.first() else { return &[] };
         // Other frames may lie between: the distance bounds the buffer.
         let end = (self.frame_of_slot(first.slot) + frames) * self.cells_per_frame;
@@ -113,7 +126,7 @@ impl ArchiveReader {
     }
 
     /// Decompresses the frames of a batch and hands on its parts, those that
-    /// follow each other in both places together.
+    /// follow each other in both places as one piece.
     fn hand_on(
         &self,
         batch: &[Part],
@@ -137,6 +150,7 @@ impl ArchiveReader {
             let ends = usize::from(a.within) + usize::from(a.len) == CELL_SIZE;
             ends && b.within == 0 && (a.slot + 1, a.to + u64::from(a.len)) == (b.slot, b.to)
         };
+        let mut pieces = Vec::new();
         for run in batch.chunk_by(follows) {
             let start = place(run[0].slot) + usize::from(run[0].within);
             let len = run.iter().map(|p| usize::from(p.len)).sum::<usize>();
@@ -144,9 +158,10 @@ impl ArchiveReader {
                 let frame = self.frame_of_slot(run[0].slot);
                 return Err(self.frame_error(frame, "it is shorter than its cells").into());
             };
-            to(run[0].to, bytes).map_err(Stop::Sink)?;
+            pieces.push((run[0].to, bytes));
         }
-        Ok(())
+        pieces.sort_unstable_by_key(|p| p.0);
+        to(&pieces).map_err(Stop::Sink)
     }
 }
 

@@ -139,7 +139,7 @@ impl<'a> Worker<'a> {
             context.set_parameter(CParameter::MinMatch(4)).map_err(compress_error)?;
         }
         // What decompresses, and not in this order, is asked for much at a time.
-        let much = src.scatter(&[], 1, &|_, _| Ok(()));
+        let much = src.scatter(&[], 1, &|_| Ok(()));
         let much = much.map_err(|source| Error::Read { off: 0, len: 0, source })?;
         Ok(Self {
             src,

@@ -181,7 +181,7 @@ impl ReadAt for View {
                 for at in (0..w.len).step_by(COPY) {
                     let bytes = &mut buf[..(w.len - at).min(COPY as u64) as usize];
                     source.read_exact_at(w.off + at, bytes)?;
-                    to(w.to + at, bytes)?;
+                    to(&[(w.to + at, bytes)])?;
                 }
             }
         }

@@ -203,7 +203,7 @@ pub(crate) fn frame_len(bytes: &[u8], content: usize) -> Result<usize, &'static 
 }
 
 /// Whether a frame is whole and holds `content` zeros.
-pub(super) fn holds_zeros(bytes: &[u8], content: usize) -> bool {
+pub(crate) fn holds_zeros(bytes: &[u8], content: usize) -> bool {
     if frame_len(bytes, content) != Ok(bytes.len()) {
         return false;
     }

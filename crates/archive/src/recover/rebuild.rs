@@ -15,6 +15,7 @@ use crate::extents::Extents;
 use crate::layout::{CELL_SIZE, Head, UNKNOWN_LEN};
 use crate::plan::Plan;
 use crate::reader::ArchiveReader;
+use crate::reader::frames::holds_zeros;
 use crate::reader::sections::read;
 use crate::writer::pipeline::Data;
 use crate::writer::{Output, head, index};
@@ -177,6 +178,8 @@ struct Numbering<'a> {
     behind_gap: Vec<Place>,
     /// Bytes of whole frames' contents, and whether there are frames of zeros.
     frame_len: Option<(u64, bool)>,
+    /// The last frame of zeros.
+    zeros: Option<Vec<u8>>,
 }
 
 impl<'a> Numbering<'a> {
@@ -188,6 +191,7 @@ impl<'a> Numbering<'a> {
             next: None,
             behind_gap: Vec::new(),
             frame_len: None,
+            zeros: None,
         }
     }
 
@@ -201,6 +205,17 @@ impl<'a> Numbering<'a> {
         zstd_safe::decompress(&mut content, &frame).is_ok()
     }
 
+    /// Nearly all frames of zeros are alike: only the first is decompressed.
+    fn holds_zeros(&mut self, &(off, len, content): &Place) -> bool {
+        let Ok(frame) = read(self.src, off, len as usize, "frame of zeros") else { return false };
+        let known = self.zeros.as_ref().is_some_and(|zeros| *zeros == frame);
+        if !known && !holds_zeros(&frame, content as usize) {
+            return false;
+        }
+        self.zeros = Some(frame);
+        true
+    }
+
     /// Takes those since the last checkpoint, which nothing has confirmed: up to
     /// one that is damaged.
     fn take_unconfirmed(&mut self) {
@@ -210,8 +225,12 @@ impl<'a> Numbering<'a> {
     }
 
     fn frame(&mut self, place: Place) {
-        // Frames of zeros are longer than data frames.
+        // Frames of zeros are longer than data frames. What says so and isn't one
+        // may be a data frame: whether it counts is not known.
         if self.frame_len.is_some_and(|(len, plain)| plain && place.2 > len) {
+            if !self.holds_zeros(&place) {
+                self.gap();
+            }
             return;
         }
         if let Some(next) = &mut self.next {

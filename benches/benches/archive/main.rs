@@ -90,6 +90,9 @@ fn main() {
     if words.first().is_some_and(|w| w == run::CHILD) {
         return run::child(&words[1..]);
     }
+    if words.first().is_some_and(|w| w == peers::LIBZSTD) {
+        return peers::libzstd(&words[1..]);
+    }
     let Some(extent) = Extent::asked() else { return };
     let memory = Memory::open(extent);
     if let Some(to) = words.iter().position(|w| w == "pack").and_then(|n| words.get(n + 1)) {

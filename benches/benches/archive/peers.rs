@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Instant;
 
+use vmcask_archive::WriteOptions;
 use vmcask_benches::program::{have, vmcask};
 use vmcask_benches::quick::Extent;
-use vmcask_benches::record::{Cell, Spread, Table};
+use vmcask_benches::record::{Cell, Table};
 use vmcask_convert::{Dump, input};
 use zstd_safe::CParameter;
 
@@ -15,7 +18,7 @@ use crate::run::{Runs, in_turn};
 use crate::{Memory, reader};
 
 /// Programs that packing is compared with; the first is ours. `$1` is vmcask,
-/// `$2` the memory, `$3` the folder.
+/// `$2` the memory, `$3` the folder, `$4` this program.
 const PACKERS: [(&str, &str, &str); 3] = [
     (
         "vmcask convert --to archive",
@@ -26,22 +29,26 @@ const PACKERS: [(&str, &str, &str); 3] = [
     ("zstd -9 -T2", "m.9.zst", r#"zstd -qf -9 -T2 "$2" -o "$3"/m.9.zst; sync "$3"/m.9.zst"#),
 ];
 
-/// Columns of tables of packers.
-const PACKED: [(&str, &str); 7] = [
+/// Columns of tables of packers, but for the last.
+const PACKED: [(&str, &str); 6] = [
     ("program", ""),
     ("size", "bytes"),
     ("ratio", ""),
     ("wall", "s"),
     ("CPU", "s"),
     ("peak memory", "MiB"),
-    ("wall / zstd -3", ""),
 ];
+
+fn packed(title: &str, beside: &'static str) -> Table {
+    Table::new(title, &[PACKED.as_slice(), &[(beside, "")]].concat())
+}
 
 const NOT_INSTALLED: &str = "not installed";
 
 impl Memory {
     fn run(&self, scripts: &[&str], passes: usize) -> Vec<Runs> {
-        in_turn(scripts, &[&vmcask(), &self.path, self.dir.path()], passes)
+        let own = std::env::current_exe().expect("this program");
+        in_turn(scripts, &[&vmcask(), &self.path, self.dir.path(), &own], passes)
     }
 
     fn len_of(&self, name: &str) -> u64 {
@@ -54,8 +61,7 @@ impl Memory {
     }
 
     /// A row of a table of packers.
-    fn row(&self, table: &mut Table, name: &str, file: &str, runs: &Runs, beside: &Runs) {
-        let bytes = self.len_of(file);
+    fn row(&self, table: &mut Table, name: &str, bytes: u64, runs: &Runs, beside: &Runs) {
         table.row([
             name.into(),
             (bytes as f64).into(),
@@ -75,22 +81,22 @@ fn absent(table: &mut Table, name: &str) {
 
 /// Size, time, memory.
 pub fn packing(memory: &Memory, extent: Extent) -> Table {
-    let mut table = Table::new("A dump packed", &PACKED);
+    let mut table = packed("A dump packed", "wall / zstd -3");
     let scripts = PACKERS.map(|(_, _, script)| script);
     if !have("zstd") {
         let runs = memory.run(&scripts[..1], memory.passes(extent));
-        memory.row(&mut table, PACKERS[0].0, PACKERS[0].1, &runs[0], &runs[0]);
+        memory.row(&mut table, PACKERS[0].0, memory.len_of(PACKERS[0].1), &runs[0], &runs[0]);
         PACKERS[1..].iter().for_each(|p| absent(&mut table, p.0));
         return table;
     }
     let runs = memory.run(&scripts[..2], memory.passes(extent));
     for ((name, file, _), runs_of) in PACKERS.iter().zip(&runs) {
-        memory.row(&mut table, name, file, runs_of, &runs[1]);
+        memory.row(&mut table, name, memory.len_of(file), runs_of, &runs[1]);
     }
     // zstd -9 once: it takes five times as long, and its size is what matters.
     let (name, file, script) = PACKERS[2];
     let slow = memory.run(&[script], 1).remove(0);
-    memory.row(&mut table, name, file, &slow, &runs[1]);
+    memory.row(&mut table, name, memory.len_of(file), &slow, &runs[1]);
     for (name, _, script) in PACKERS {
         table.note(format!("{name}: `{script}`"));
     }
@@ -141,77 +147,87 @@ pub fn unpacking(memory: &Memory, extent: Extent) -> Table {
 
 /// `--plain`, beside what has frames of the same size.
 pub fn plain(memory: &Memory, extent: Extent) -> Table {
-    let mut table = Table::new("A dump packed with --plain", &PACKED);
+    let mut table = packed("A dump packed with --plain", "wall / libzstd");
+    // What `--plain` has, whatever the size of the dump.
+    let frame = WriteOptions::default().cells_per_frame * 4096;
     let ours = r#""$1" -q convert -f --plain --to archive "$2" "$3"/m.plain.zst"#;
-    let scripts = [ours, PACKERS[1].2];
-    let n = if have("zstd") { 2 } else { 1 };
-    let runs = memory.run(&scripts[..n], memory.passes(extent).min(3));
-    memory.row(&mut table, "vmcask convert --plain", "m.plain.zst", &runs[0], &runs[n - 1]);
-    match runs.get(1) {
-        Some(zstd) => memory.row(&mut table, PACKERS[1].0, PACKERS[1].1, zstd, zstd),
-        None => absent(&mut table, PACKERS[1].0),
+    let same = format!(r#""$4" {LIBZSTD} {frame} "$2" "$3""#);
+    let scripts = [ours, &same, PACKERS[1].2];
+    let n = if have("zstd") { 3 } else { 2 };
+    let runs = memory.run(&scripts[..n], memory.passes(extent));
+    let name = format!("libzstd, 2 threads, {} KiB a frame", frame >> 10);
+    let rows = [
+        ("vmcask convert --plain", "m.plain.zst"),
+        (&*name, HALVES[0]),
+        (PACKERS[1].0, PACKERS[1].1),
+    ];
+    for ((name, file), of) in rows.into_iter().zip(&runs) {
+        let bytes = if file == HALVES[0] {
+            HALVES.iter().map(|half| memory.len_of(half)).sum()
+        } else {
+            memory.len_of(file)
+        };
+        memory.row(&mut table, name, bytes, of, &runs[1]);
     }
-    let frame = memory.options().cells_per_frame * 4096;
+    if n == 2 {
+        absent(&mut table, PACKERS[1].0);
+    }
     let start = Instant::now();
     let bytes = zeekstd(memory, frame).len() as u64;
     let alone = start.elapsed().as_secs_f64();
-    let passes = (0..memory.passes(extent).min(3)).map(|_| libzstd(memory, frame));
-    let (two, libzstd_bytes): (Vec<_>, Vec<_>) = passes.unzip();
-    for (name, seconds, cpu, bytes) in [
-        ("libzstd, 2 threads", two, Cell::Nothing, libzstd_bytes[0]),
-        ("zeekstd, 1 thread", vec![alone], alone.into(), bytes),
-    ] {
-        table.row([
-            format!("{name}, {} KiB a frame", frame >> 10).into(),
-            (bytes as f64).into(),
-            memory.ratio(bytes).into(),
-            Spread::of(seconds).into(),
-            cpu,
-            Cell::Nothing,
-            Cell::Nothing,
-        ]);
-    }
+    table.row([
+        format!("zeekstd, 1 thread, {} KiB a frame", frame >> 10).into(),
+        (bytes as f64).into(),
+        memory.ratio(bytes).into(),
+        alone.into(),
+        alone.into(),
+        Cell::Nothing,
+        Cell::Nothing,
+    ]);
     table.note(format!("vmcask: `{ours}`, {} KiB a frame.", frame >> 10));
     table.note(
-        "zstd's own frames are whole jobs of 8 MiB and more; those of the last two are ours in \
-         size. libzstd: each thread compresses a half of the memory frame by frame, nothing else, \
-         and writes it; zeekstd leaves its output in memory.",
+        "zstd's own frames are whole jobs of 8 MiB and more. libzstd: a process whose two threads \
+         each compress a half of the memory frame by frame and write it, and nothing else; zeekstd \
+         leaves its output in memory.",
     );
     table
 }
 
-/// Seconds and bytes of what `zstd -T2` would be if it could make small frames:
-/// the library at level 3 with checksums, a half of the memory for each of two
-/// threads, on the disk at the end.
-fn libzstd(memory: &Memory, frame: u32) -> (f64, u64) {
-    let start = Instant::now();
-    let len = memory.src.len();
-    let middle = len.div_ceil(2).next_multiple_of(frame.into()).min(len);
+/// The word that makes this program [`libzstd`].
+pub const LIBZSTD: &str = "libzstd";
+/// What it writes.
+const HALVES: [&str; 2] = ["half.1", "half.2"];
+
+/// What `zstd -T2` would be if it could make small frames: the library at level 3
+/// with checksums, a half of the memory for each of two threads, on the disk at
+/// the end. Its words: bytes of a frame, input, folder.
+pub fn libzstd(words: &[String]) {
+    let frame: usize = words[0].parse().expect("bytes");
+    let len = std::fs::metadata(&words[1]).expect("the memory").len();
+    let middle = len.div_ceil(2).next_multiple_of(frame as u64).min(len);
     let half = |name: &str, from: u64, to: u64| {
-        let file = File::create(memory.dir.path().join(name)).expect("room");
+        let source = File::open(&words[1]).expect("the memory");
+        let file = File::create(Path::new(&words[2]).join(name)).expect("room");
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let mut context = zstd_safe::CCtx::create();
         context.set_parameter(CParameter::CompressionLevel(3)).expect("a level");
         context.set_parameter(CParameter::ChecksumFlag(true)).expect("a flag");
-        let (mut content, mut bytes) = (vec![0; frame as usize], 0);
-        let mut compressed = vec![0; zstd_safe::compress_bound(frame as usize)];
+        let mut content = vec![0; frame];
+        let mut compressed = vec![0; zstd_safe::compress_bound(frame)];
         let mut at = from;
         while at < to {
-            let content = &mut content[..(to - at).min(frame.into()) as usize];
-            memory.src.read_exact_at(at, content).expect("the memory");
+            let content = &mut content[..(to - at).min(frame as u64) as usize];
+            source.read_exact_at(content, at).expect("the memory");
             let n = context.compress2(&mut compressed[..], content).expect("room");
             out.write_all(&compressed[..n]).expect("room");
-            bytes += n as u64;
             at += content.len() as u64;
         }
         out.into_inner().expect("room").sync_all().expect("room");
-        bytes
     };
-    let bytes = std::thread::scope(|s| {
-        let first = s.spawn(|| half("half.1", 0, middle));
-        half("half.2", middle, len) + first.join().expect("done")
+    std::thread::scope(|s| {
+        s.spawn(|| half(HALVES[0], 0, middle));
+        half(HALVES[1], middle, len);
     });
-    (start.elapsed().as_secs_f64(), bytes)
 }
 
 /// The memory in zstd's seekable format, level 3.

@@ -92,6 +92,8 @@ pub(super) enum Done {
 /// Bytes looked at a time where they needn't be kept: they stay in a core's
 /// cache.
 const PIECE_LEN: usize = 128 << 10;
+/// The same where they are compressed, too: zstd's tables take most of the cache.
+const PACKED_LEN: usize = 16 << 10;
 
 /// A zstd block has 128 KiB at most.
 const MOST_CELLS_A_BLOCK: u32 = 32;
@@ -108,6 +110,8 @@ pub(super) struct Worker<'a> {
     /// What goes no farther than this thread: its memory is used again, as
     /// pages that the kernel has to clear take longer than reading.
     buffer: Vec<u8>,
+    /// A compressed frame.
+    frame: Vec<u8>,
     context: CCtx<'a>,
 }
 
@@ -145,10 +149,11 @@ impl<'a> Worker<'a> {
             src,
             frame_len,
             plain: opts.plain,
-            piece_len: if much { usize::MAX } else { PIECE_LEN.next_multiple_of(frame_len) },
+            piece_len: if much { usize::MAX } else { PACKED_LEN.next_multiple_of(frame_len) },
             open_end,
             sketch,
             buffer: Vec::new(),
+            frame: Vec::new(),
             context,
         })
     }
@@ -255,11 +260,12 @@ impl<'a> Worker<'a> {
     }
 
     fn compress(&mut self, slots: &[u8], to: &mut Frames) -> Result<()> {
-        to.bytes.reserve(slots.len() / 2);
-        let mut frame = vec![0; zstd_safe::compress_bound(self.frame_len.min(slots.len()))];
         for content in slots.chunks(self.frame_len) {
-            let n = self.context.compress2(&mut frame[..], content).map_err(compress_error)?;
-            to.bytes.extend_from_slice(&frame[..n]);
+            let most = zstd_safe::compress_bound(content.len());
+            self.frame.resize(most.max(self.frame.len()), 0);
+            let n = self.context.compress2(&mut self.frame[..], content);
+            let n = n.map_err(compress_error)?;
+            to.bytes.extend_from_slice(&self.frame[..n]);
             to.sizes.push((n as u32, content.len() as u32));
         }
         Ok(())

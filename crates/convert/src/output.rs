@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 const OWNER_ONLY: u32 = 0o600;
 
 /// A file on its way to `path`. Dropped without [`OutputFile::commit`], it is
-/// removed; so is, by the next run, what a killed process left. Like savecore's, it is readable by its owner only: a dump holds
-/// whatever the machine held.
+/// removed; so is, by the next run, what a killed process left. Like
+/// savecore's, it is readable by its owner only: a dump holds whatever the
+/// machine held.
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
@@ -57,7 +58,9 @@ impl OutputFile {
         prefix.push(name);
         prefix.push(".");
         remove_left_over(folder(path), prefix.as_bytes());
-        let (file, temp) = locked_temporary(folder(path), &prefix).map_err(failed)?;
+        // Not with the temporary file's name, which means nothing to anybody.
+        let (file, temp) =
+            locked_temporary(folder(path), &prefix).map_err(|e| failed(why(&e, folder(path))))?;
         if mode != OWNER_ONLY {
             file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         }
@@ -116,6 +119,18 @@ fn locked_temporary(folder: &Path, prefix: &OsStr) -> io::Result<(File, TempPath
             Ok(()) | Err(TryLockError::Error(_)) => return Ok((file, temp)),
         }
     }
+}
+
+/// Why there is no temporary file.
+fn why(e: &io::Error, folder: &Path) -> io::Error {
+    let what = match e.get_ref().and_then(std::error::Error::source) {
+        _ if e.kind() == io::ErrorKind::NotFound => {
+            format!("there is no folder {}", folder.display())
+        }
+        Some(cause) => cause.to_string(),
+        None => e.to_string(),
+    };
+    io::Error::new(e.kind(), what)
 }
 
 /// Removes what killed processes have left of the same output: temporary files
@@ -181,6 +196,19 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         out.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("missing");
+        match OutputFile::create(&folder.join("out"), false) {
+            Err(Error::Write { source, .. }) => {
+                let expected = format!("there is no folder {}", folder.display());
+                assert_eq!(source.to_string(), expected);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Whoever put a link there doesn't get to name another file; nor does a

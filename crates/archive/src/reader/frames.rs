@@ -202,8 +202,27 @@ pub(crate) fn frame_len(bytes: &[u8], content: usize) -> Result<usize, &'static 
     }
 }
 
-/// Whether a frame is whole and holds `content` zeros.
-pub(crate) fn holds_zeros(bytes: &[u8], content: usize) -> bool {
+/// Looks into a plain archive's frames of zeros. Nearly all are alike: only the
+/// first of those is decompressed.
+#[derive(Default)]
+pub(crate) struct Zeros {
+    /// The last that was right, and its content.
+    known: Option<(Vec<u8>, usize)>,
+}
+
+impl Zeros {
+    /// Whether a frame is whole and holds `content` zeros.
+    pub(crate) fn are_in(&mut self, bytes: Vec<u8>, content: usize) -> bool {
+        let known = self.known.as_ref().is_some_and(|(b, c)| (b, *c) == (&bytes, content));
+        if !known && !holds_zeros(&bytes, content) {
+            return false;
+        }
+        self.known = Some((bytes, content));
+        true
+    }
+}
+
+fn holds_zeros(bytes: &[u8], content: usize) -> bool {
     if frame_len(bytes, content) != Ok(bytes.len()) {
         return false;
     }

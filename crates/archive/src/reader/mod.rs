@@ -339,7 +339,7 @@ impl ArchiveReader {
     pub(crate) fn verify_other_frames(&self) -> Vec<crate::Error> {
         let src = &*self.src;
         let mut errors = Vec::new();
-        let mut zeros = (Vec::new(), 0);
+        let mut zeros = frames::Zeros::default();
         let mut frame = 0;
         let mut each = |off: u64, len: u32, content: u32| {
             let is_data = frame < self.summary.frames.get()
@@ -362,12 +362,7 @@ impl ArchiveReader {
                 return;
             } else if self.is_plain() && content <= MAX_HOLE_FRAME {
                 let bytes = read(src, off, len as usize, "frame of zeros").unwrap_or_default();
-                // Nearly all are alike: only the first is decompressed.
-                if zeros == (bytes.clone(), content) {
-                    return;
-                }
-                if frames::holds_zeros(&bytes, content as usize) {
-                    zeros = (bytes, content);
+                if zeros.are_in(bytes, content as usize) {
                     return;
                 }
             }

@@ -15,7 +15,7 @@ use crate::extents::Extents;
 use crate::layout::{CELL_SIZE, Head, UNKNOWN_LEN};
 use crate::plan::Plan;
 use crate::reader::ArchiveReader;
-use crate::reader::frames::holds_zeros;
+use crate::reader::frames::Zeros;
 use crate::reader::sections::read;
 use crate::writer::pipeline::Data;
 use crate::writer::{Output, head, index};
@@ -178,8 +178,7 @@ struct Numbering<'a> {
     behind_gap: Vec<Place>,
     /// Bytes of whole frames' contents, and whether there are frames of zeros.
     frame_len: Option<(u64, bool)>,
-    /// The last frame of zeros.
-    zeros: Option<Vec<u8>>,
+    zeros: Zeros,
 }
 
 impl<'a> Numbering<'a> {
@@ -191,7 +190,7 @@ impl<'a> Numbering<'a> {
             next: None,
             behind_gap: Vec::new(),
             frame_len: None,
-            zeros: None,
+            zeros: Zeros::default(),
         }
     }
 
@@ -205,15 +204,9 @@ impl<'a> Numbering<'a> {
         zstd_safe::decompress(&mut content, &frame).is_ok()
     }
 
-    /// Nearly all frames of zeros are alike: only the first is decompressed.
     fn holds_zeros(&mut self, &(off, len, content): &Place) -> bool {
-        let Ok(frame) = read(self.src, off, len as usize, "frame of zeros") else { return false };
-        let known = self.zeros.as_ref().is_some_and(|zeros| *zeros == frame);
-        if !known && !holds_zeros(&frame, content as usize) {
-            return false;
-        }
-        self.zeros = Some(frame);
-        true
+        read(self.src, off, len as usize, "frame of zeros")
+            .is_ok_and(|frame| self.zeros.are_in(frame, content as usize))
     }
 
     /// Takes those since the last checkpoint, which nothing has confirmed: up to

@@ -39,41 +39,37 @@ impl Container {
         }
     }
 
-    /// The reader of what is inside. Memory: zstd's window is limited to
-    /// 128 MiB, as in zstd itself.
+    /// The reader of what is inside. Where its data end too early, it fails
+    /// with [`io::ErrorKind::UnexpectedEof`], again and again, after all that
+    /// could be unpacked. Memory: zstd's window is limited to 128 MiB, as in
+    /// zstd itself.
     pub fn reader(self, inner: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
-        let (reader, program): (Box<dyn Read + Send>, _) = match self {
+        let reader: Box<dyn Read + Send> = match self {
             Self::None => return Ok(inner),
-            Self::Gzip => (Box::new(flate2::read::MultiGzDecoder::new(inner)), "gzip"),
-            Self::Zstd => (Box::new(zstd::stream::read::Decoder::new(inner)?), "zstd"),
-            Self::Bzip2 => (Box::new(bzip2::read::MultiBzDecoder::new(inner)), "bzip2"),
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(inner)),
+            Self::Zstd => Box::new(zstd::stream::read::Decoder::new(inner)?),
+            Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(inner)),
         };
-        Ok(Box::new(Unpacked { reader, program }))
+        Ok(Box::new(Unpacked { reader, cut: false }))
     }
 }
 
-/// A decompressor. Each says in words of its own that its input is cut; here
-/// it is said what to do.
+/// A decompressor. Each says in words of its own that its input is cut, and
+/// what it does when it is asked once more is its own affair, too.
 struct Unpacked {
     reader: Box<dyn Read + Send>,
-    /// The program that unpacks it.
-    program: &'static str,
+    cut: bool,
 }
 
 impl Read for Unpacked {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buf).map_err(|e| match e.kind() {
-            // No longer that kind: the dump itself, as far as it goes, isn't
-            // known to end here.
-            io::ErrorKind::UnexpectedEof => io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "the file ends too early; `{} -dc` gives what it has, and \
-                     `vmcask convert - OUTPUT` takes that from a pipe",
-                    self.program
-                ),
-            ),
-            _ => e,
+        let cut = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends too early");
+        if self.cut {
+            return Err(cut());
+        }
+        self.reader.read(buf).map_err(|e| {
+            self.cut = e.kind() == io::ErrorKind::UnexpectedEof;
+            if self.cut { cut() } else { e }
         })
     }
 }

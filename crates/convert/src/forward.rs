@@ -86,12 +86,19 @@ fn pass(input: &Input, to: target::Target) -> Result<Pass> {
     }
 }
 
-/// What a stream has behind the last page that a view takes, as a loss.
-fn behind(stream: &StreamSource, expected: u64) -> Result<Option<String>> {
+/// The losses of a view of a stream, with what the stream has behind the last
+/// page that the view takes, and that it was cut.
+fn all_losses(
+    input: &Input,
+    stream: &StreamSource,
+    expected: u64,
+    view: &View,
+) -> Result<Vec<String>> {
     let length =
         stream.finish().map_err(|source| Error::Read { off: stream.position(), len: 0, source })?;
-    Ok((length > expected)
-        .then(|| format!("{} bytes behind the last page are left out", length - expected)))
+    let behind = (length > expected)
+        .then(|| format!("{} bytes behind the last page are left out", length - expected));
+    Ok(view.losses.iter().cloned().chain(behind).chain(input.cut_short()).collect())
 }
 
 /// [`from_stream`], into a pipe. What the output lacks is told in the losses;
@@ -107,7 +114,7 @@ pub fn stream_to_pipe(
 ) -> Result<Vec<String>> {
     if let Pass::Copy = pass(input, to)? {
         to_pipe(&**stream, 1, out, progress, cancelled)?;
-        return Ok(Vec::new());
+        return Ok(input.cut_short().into_iter().collect());
     }
     let expected = stream.len();
     let view = target::of(input, to, &target::Options::default())?;
@@ -121,7 +128,7 @@ pub fn stream_to_pipe(
         }
         e => e,
     })?;
-    Ok(view.losses.iter().cloned().chain(behind(stream, expected)?).collect())
+    all_losses(input, stream, expected, &view)
 }
 
 /// Writes a stream's dump to `out` in another format; what the output lacks
@@ -139,7 +146,7 @@ pub fn from_stream(
 ) -> Result<Vec<String>> {
     if let Pass::Copy = pass(input, to)? {
         copy(stream, out, progress, cancelled)?;
-        return Ok(Vec::new());
+        return Ok(input.cut_short().into_iter().collect());
     }
     let expected = stream.len();
     let mut view = target::of(input, to, &target::Options::default())?;
@@ -173,9 +180,7 @@ pub fn from_stream(
         }
         check(cancelled)?;
     }
-    let mut losses = std::mem::take(&mut view.losses);
-    losses.extend(behind(stream, expected)?);
-    Ok(losses)
+    all_losses(input, stream, expected, &view)
 }
 
 /// The view of what came of a stream that has ended too early, its pages

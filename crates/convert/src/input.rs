@@ -266,6 +266,16 @@ impl Input {
         }
     }
 
+    /// What a compressed dump lacks whose file, as far as it was read, ended
+    /// too early: the output lacks it, too.
+    pub fn cut_short(&self) -> Option<String> {
+        let cut = self.stream.as_ref().is_some_and(|s| s.is_cut());
+        cut.then(|| {
+            let (path, what) = (self.path.display(), self.container.name());
+            format!("{path}: its {what} end too early; what was behind is missing")
+        })
+    }
+
     /// What is odd about it, though it can be read.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.device_warnings.iter().chain(self.dump.warnings())
@@ -309,25 +319,28 @@ fn stream(
     };
     let wrong = |source| Error::Dump { path: path.to_owned(), source };
     // Read on as far as the headers say that headers go.
-    let mut head_of = |len: u64| -> Result<Arc<Vec<u8>>> {
+    let mut head_of = |len: u64, whole: bool| -> Result<Arc<Vec<u8>>> {
         if len > MAX_HEAD {
             return Err(Error::Unsupported(format!(
                 "{len} bytes stand before the dump's first page; unpack it to a file first"
             )));
         }
         let mut head = Vec::new();
-        reader.by_ref().take(len).read_to_end(&mut head).map_err(unread)?;
-        Ok(Arc::new(head))
+        match reader.by_ref().take(len).read_to_end(&mut head) {
+            // The stream says so again when it is read on.
+            Err(e) if whole || e.kind() != io::ErrorKind::UnexpectedEof => Err(unread(e)),
+            _ => Ok(Arc::new(head)),
+        }
     };
     let (head, expected) = match detect::detect(&prefix) {
         Format::Minidump => {
             let header = vmcask_dump::minidump::Header::parse(&prefix).map_err(wrong)?;
-            let head = head_of(vmcask_dump::minidump::Parts::of(&header).pages.start)?;
+            let head = head_of(vmcask_dump::minidump::Parts::of(&header).pages.start, true)?;
             let end = Minidump::open(head.clone()).map_err(wrong)?.parts().pages.end;
             (head, end)
         }
         Format::Elf => {
-            let head = head_of(PHDRS_AT_MOST)?;
+            let head = head_of(PHDRS_AT_MOST, false)?;
             let core = ElfCore::open(head.clone()).map_err(wrong)?;
             let end = |p: &vmcask_dump::elf::Phdr| p.p_offset.saturating_add(p.p_filesz);
             let end = core.phdrs().iter().map(end).max().unwrap_or(0).max(head.len());

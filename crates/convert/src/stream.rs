@@ -31,6 +31,8 @@ struct State {
     /// Offset of the byte that the reader gives next.
     end: u64,
     ended: bool,
+    /// It ended before its container did.
+    cut: bool,
     /// Why it can't be read on.
     failed: Option<(io::ErrorKind, String)>,
 }
@@ -49,6 +51,7 @@ impl StreamSource {
                 start: at,
                 end: at,
                 ended: false,
+                cut: false,
                 failed: None,
             }),
         }
@@ -61,6 +64,11 @@ impl StreamSource {
             self.advance(&mut state)?;
         }
         Ok(state.end)
+    }
+
+    /// Whether what it comes out of, as far as it was read, ended too early.
+    pub fn is_cut(&self) -> bool {
+        self.lock().cut
     }
 
     /// The bytes read so far.
@@ -86,18 +94,21 @@ impl StreamSource {
         };
         chunk.clear();
         match state.reader.by_ref().take(CHUNK as u64).read_to_end(&mut chunk) {
-            Ok(0) => {
-                state.ended = true;
-                self.len.store(state.end, Ordering::Relaxed);
-            }
-            Ok(n) => {
-                state.end += n as u64;
-                state.chunks.push_back(chunk);
-            }
+            Ok(_) => {}
+            // What came before is right, and all there is.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => state.cut = true,
             Err(e) => {
                 state.failed = Some((e.kind(), e.to_string()));
                 return Err(e);
             }
+        }
+        if chunk.is_empty() || state.cut {
+            state.ended = true;
+            self.len.store(state.end + chunk.len() as u64, Ordering::Relaxed);
+        }
+        if !chunk.is_empty() {
+            state.end += chunk.len() as u64;
+            state.chunks.push_back(chunk);
         }
         Ok(())
     }

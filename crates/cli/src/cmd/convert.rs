@@ -21,6 +21,7 @@ use events::{Event, Events};
 
 use super::{print_warnings, same_file, use_kernel};
 use crate::args::{ConvertArgs, To};
+use crate::named::Named;
 use crate::progress::{Progress, spin};
 use crate::size::human;
 use crate::{Outcome, interrupt, remark, warn};
@@ -82,7 +83,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         }
         let written = in_order(&input, to, args, &options, quiet, &mut stdout)
             .map_err(|e| naming_input(e, args))?;
-        return Ok(tell_losses(args, &written.losses));
+        return Ok(tell_losses(&args.output, &written.losses));
     }
     if same_file(&args.input, &args.output) {
         return Err(Error::SameFile { path: args.output.to_path_buf() }.into());
@@ -100,7 +101,7 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
         }
         Err(e) => return Err(naming_input(e, args)),
     };
-    let outcome = tell_losses(args, &done.losses);
+    let outcome = tell_losses(&args.output, &done.losses);
     let seconds = start.elapsed().as_secs_f64();
     events.tell(&Event::Done {
         input: input_name,
@@ -185,7 +186,7 @@ fn write(
                 line(done);
             };
             let archive = out.archive(input, &plan, &options, &set)?;
-            Done { archive: Some(archive), losses: Vec::new() }
+            Done { archive: Some(archive), losses: input.cut_short().into_iter().collect() }
         }
         (Some(to), Destination::File(out)) => {
             let losses = if let Some(stream) = &input.stream {
@@ -212,9 +213,9 @@ fn write(
     Ok((done, out.commit()?))
 }
 
-fn tell_losses(args: &ConvertArgs, losses: &[String]) -> Outcome {
+fn tell_losses(output: &Named, losses: &[String]) -> Outcome {
     for loss in losses {
-        warn(&args.output, format!("incomplete: {loss}"));
+        warn(output, format!("incomplete: {loss}"));
     }
     if losses.is_empty() { Outcome::Done } else { Outcome::Incomplete }
 }
@@ -310,7 +311,8 @@ fn in_order(
         let set = |done| progress.set(done);
         let archive = archive::write_to(input, &plan, &options, out, &set, interrupt::flag())?;
         input.check_source()?;
-        return Ok(Done { archive: Some(archive), losses: Vec::new() });
+        let losses = input.cut_short().into_iter().collect();
+        return Ok(Done { archive: Some(archive), losses });
     };
     let losses = if let Some(stream) = &input.stream {
         let progress = Progress::new("converting", stream.len(), quiet);

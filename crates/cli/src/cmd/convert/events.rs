@@ -55,6 +55,8 @@ pub enum Event<'a> {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
     pub converted: u64,
+    /// Of those.
+    pub incomplete: u64,
     pub skipped: u64,
     pub failed: u64,
     pub dump_bytes: u64,

@@ -14,7 +14,7 @@ use vmcask_convert::{archive, input};
 use super::super::print_warnings;
 use super::destination::{Destination, is_there};
 use super::events::{Event, Events, Summary};
-use super::write_options;
+use super::{tell_losses, write_options};
 use crate::args::{ConvertArgs, To};
 use crate::named::Named;
 use crate::progress::Progress;
@@ -36,7 +36,7 @@ struct Job {
 
 /// How a job ended that didn't fail.
 enum Ended {
-    Converted { dump_bytes: u64, output_bytes: u64 },
+    Converted { dump_bytes: u64, output_bytes: u64, lacking: bool },
     Skipped(&'static str),
 }
 
@@ -82,11 +82,16 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
     summary.seconds = began.elapsed().as_secs_f64();
     events.tell(&Event::Summary(&summary))?;
     if !quiet && !args.json {
+        let incomplete = match summary.incomplete {
+            0 => String::new(),
+            n => format!(" ({} incomplete)", count(n)),
+        };
         writeln!(
             io::stdout(),
-            "{}: {} converted, {} there already, {} failed; {} from {} in {:.1} s",
+            "{}: {} converted{}, {} there already, {} failed; {} from {} in {:.1} s",
             args.output.display(),
             count(summary.converted),
+            incomplete,
             count(summary.skipped),
             count(summary.failed),
             human(summary.output_bytes),
@@ -94,7 +99,8 @@ pub fn run(args: &ConvertArgs, quiet: bool) -> Result<Outcome> {
             summary.seconds,
         )?;
     }
-    Ok(if summary.failed == 0 { Outcome::Done } else { Outcome::Incomplete })
+    let all = summary.failed == 0 && summary.incomplete == 0;
+    Ok(if all { Outcome::Done } else { Outcome::Incomplete })
 }
 
 /// What one job may use.
@@ -122,8 +128,9 @@ fn work(
     }
     let mut summary = summary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match result {
-        Ok(Ended::Converted { dump_bytes, output_bytes }) => {
+        Ok(Ended::Converted { dump_bytes, output_bytes, lacking }) => {
             summary.converted += 1;
+            summary.incomplete += u64::from(lacking);
             summary.dump_bytes += dump_bytes;
             summary.output_bytes += output_bytes;
             if !quiet && !args.json {
@@ -175,6 +182,8 @@ fn convert(job: &Job, args: &ConvertArgs, share: &Share, events: &Events) -> Res
         Err(e) => return Err(e.into()),
     };
     let dump_bytes = input.source.len();
+    let losses: Vec<_> = input.cut_short().into_iter().collect();
+    tell_losses(&job.output, &losses);
     events.tell(&Event::Done {
         input: &name,
         output: &output,
@@ -182,9 +191,9 @@ fn convert(job: &Job, args: &ConvertArgs, share: &Share, events: &Events) -> Res
         output_bytes,
         seconds: began.elapsed().as_secs_f64(),
         digest_blake3: Some(written.digest.to_string()),
-        losses: &[],
+        losses: &losses,
     })?;
-    Ok(Ended::Converted { dump_bytes, output_bytes })
+    Ok(Ended::Converted { dump_bytes, output_bytes, lacking: !losses.is_empty() })
 }
 
 /// Whether there is a whole archive at `output`. What is there and isn't one

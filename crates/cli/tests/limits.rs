@@ -225,6 +225,24 @@ fn elf_sizes() {
     refused("2^32 program headers", &path, "program headers");
 }
 
+/// How long a compressed core is, its program headers alone tell beforehand.
+#[test]
+fn sizes_that_a_stream_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("core.zst");
+    for n in [1 << 50, 1 << 59, 1 << 63] {
+        for load in [pt_load(4096, 0, n, n), pt_load(n, 0, 4096, 4096)] {
+            let mut core = [elf_header(64, 1, 0), load].concat();
+            core.resize(8192, 1);
+            let packed = zstd::encode_all(&core[..], 1).unwrap();
+            for len in [packed.len(), packed.len() - 1] {
+                std::fs::write(&path, &packed[..len]).unwrap();
+                within("what a stream promises", &path, USUAL_MIB);
+            }
+        }
+    }
+}
+
 /// A million segments, none of which meets another.
 #[test]
 fn a_million_segments() {

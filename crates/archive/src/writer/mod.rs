@@ -191,12 +191,9 @@ pub fn write(
         pipeline::run(src, &extents, opts, plan.open_end, &mut out, progress, cancelled)?;
     let (extents, len) = match data.end {
         None => (extents, src.len()),
-        Some(end) => {
-            let extents = ended_at(&extents, end)?;
-            data.words.resize((extents.cells().div_ceil(64) as usize).next_multiple_of(4), 0);
-            (extents, end)
-        }
+        Some(end) => (ended_at(&extents, end)?, end),
     };
+    data.words.resize((extents.cells().div_ceil(64) as usize).next_multiple_of(4), 0);
     let written = index::write(data, &extents, plan, len, &head, &mut out)?;
     out.seek_table()?;
     out.inner.flush().map_err(Error::Write)?;

@@ -166,10 +166,9 @@ pub(super) fn run(
                 .then(|| Holes::new(extents, src.len(), frame_len as u64)),
             open_end,
             data_written: 0,
-            data: Data {
-                words: vec![0; (extents.cells().div_ceil(64) as usize).next_multiple_of(4)],
-                ..Data::default()
-            },
+            // Its bits grow with what is read: a header or a server may promise
+            // any length.
+            data: Data::default(),
         };
         writer.window = writer.blank.clone();
         writer.run(extents)

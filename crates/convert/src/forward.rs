@@ -114,7 +114,7 @@ pub fn stream_to_pipe(
 ) -> Result<Vec<String>> {
     if let Pass::Copy = pass(input, to)? {
         to_pipe(&**stream, 1, out, progress, cancelled)?;
-        return Ok(input.cut_short().into_iter().collect());
+        return Ok(input.cut_short());
     }
     let expected = stream.len();
     let view = target::of(input, to, &target::Options::default())?;
@@ -146,7 +146,7 @@ pub fn from_stream(
 ) -> Result<Vec<String>> {
     if let Pass::Copy = pass(input, to)? {
         copy(stream, out, progress, cancelled)?;
-        return Ok(input.cut_short().into_iter().collect());
+        return Ok(input.cut_short());
     }
     let expected = stream.len();
     let mut view = target::of(input, to, &target::Options::default())?;

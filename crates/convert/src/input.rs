@@ -266,14 +266,14 @@ impl Input {
         }
     }
 
-    /// What a compressed dump lacks whose file, as far as it was read, ended
-    /// too early: the output lacks it, too.
-    pub fn cut_short(&self) -> Option<String> {
-        let cut = self.stream.as_ref().is_some_and(|s| s.is_cut());
-        cut.then(|| {
-            let (path, what) = (self.path.display(), self.container.name());
-            format!("{path}: its {what} end too early; what was behind is missing")
-        })
+    /// The loss of a compressed dump whose file, as far as it was read, ended
+    /// too early; of all others, none.
+    pub fn cut_short(&self) -> Vec<String> {
+        if !self.stream.as_ref().is_some_and(|s| s.is_cut()) {
+            return Vec::new();
+        }
+        let (path, what) = (self.path.display(), self.container.name());
+        vec![format!("{path}: its {what} end too early; what was behind is missing")]
     }
 
     /// What is odd about it, though it can be read.

@@ -102,12 +102,12 @@ impl StreamSource {
                 return Err(e);
             }
         }
+        state.end += chunk.len() as u64;
         if chunk.is_empty() || state.cut {
             state.ended = true;
-            self.len.store(state.end + chunk.len() as u64, Ordering::Relaxed);
+            self.len.store(state.end, Ordering::Relaxed);
         }
         if !chunk.is_empty() {
-            state.end += chunk.len() as u64;
             state.chunks.push_back(chunk);
         }
         Ok(())

@@ -186,7 +186,7 @@ fn write(
                 line(done);
             };
             let archive = out.archive(input, &plan, &options, &set)?;
-            Done { archive: Some(archive), losses: input.cut_short().into_iter().collect() }
+            Done { archive: Some(archive), losses: input.cut_short() }
         }
         (Some(to), Destination::File(out)) => {
             let losses = if let Some(stream) = &input.stream {
@@ -311,8 +311,7 @@ fn in_order(
         let set = |done| progress.set(done);
         let archive = archive::write_to(input, &plan, &options, out, &set, interrupt::flag())?;
         input.check_source()?;
-        let losses = input.cut_short().into_iter().collect();
-        return Ok(Done { archive: Some(archive), losses });
+        return Ok(Done { archive: Some(archive), losses: input.cut_short() });
     };
     let losses = if let Some(stream) = &input.stream {
         let progress = Progress::new("converting", stream.len(), quiet);

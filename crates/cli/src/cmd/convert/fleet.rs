@@ -182,7 +182,7 @@ fn convert(job: &Job, args: &ConvertArgs, share: &Share, events: &Events) -> Res
         Err(e) => return Err(e.into()),
     };
     let dump_bytes = input.source.len();
-    let losses: Vec<_> = input.cut_short().into_iter().collect();
+    let losses = input.cut_short();
     tell_losses(&job.output, &losses);
     events.tell(&Event::Done {
         input: &name,

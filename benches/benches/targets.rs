@@ -267,7 +267,7 @@ fn main() {
             let mut engines = vec![engines::popcount(&d)];
             engines.extend(engines::ours(&d));
             engines.extend(peers::all(&d));
-            engines.push(engines::floor(&d));
+            engines.extend(engines::floors(&d));
             for (asked, what) in [(Asked::Present, "present"), (Asked::HalfAbsent, "half absent")] {
                 let queries = Queries::new(&d.bitmap, &d.avail, asked, n).expect("pages");
                 let m = Measured::of(&engines, &queries, passes);

@@ -8,10 +8,26 @@ use sucds::Serializable as _;
 use sucds::bit_vectors::{Access as _, BitVector, Rank as _, rank9sel::Rank9Sel};
 use sux::prelude::{BitVec, Rank as _, Rank9, RankSmall};
 use vers_vecs::{BitVec as VersBits, RsVec};
-use vmcask_rank::{ABSENT, AvailRanges, Pfn};
+use vmcask_rank::{ABSENT, Pfn};
 
-use super::Engine;
+use super::{Engine, engine};
 use crate::Dump;
+
+/// An engine from a table and what a bit's rank is in it, `None` where not set.
+macro_rules! peer {
+    ($dump:expr, $name:expr, $bytes:expr, $table:expr, |$t:ident, $bit:ident| $rank:expr) => {{
+        let shared = Rc::new(($dump.avail.clone(), $table));
+        engine!($name, $bytes, {
+            let shared = Rc::clone(&shared);
+            move |pfn: Pfn| {
+                let (avail, $t) = &*shared;
+                let Some(bit) = avail.bit_of(pfn) else { return ABSENT };
+                let $bit = bit as usize;
+                $rank.map_or(ABSENT, |n| n as u64)
+            }
+        })
+    }};
+}
 
 /// All of them, sux's Rank9 first.
 pub fn all(dump: &Dump) -> Vec<Engine> {
@@ -20,10 +36,11 @@ pub fn all(dump: &Dump) -> Vec<Engine> {
     let bitmap = dump.bitmap.words().len() * 8;
     let small = |percent: f64| Some(bitmap + (bitmap as f64 * percent / 100.0) as usize);
     macro_rules! sux {
-        ($name:literal, $percent:expr, $table:expr) => {{
-            let table = $table;
-            present(dump, $name, small($percent), move |bit| table[bit].then(|| table.rank(bit)))
-        }};
+        ($name:literal, $percent:expr, $table:expr) => {
+            peer!(dump, $name, small($percent), $table, |table, bit| {
+                table[bit].then(|| table.rank(bit))
+            })
+        };
     }
     vec![
         sux!("sux Rank9", 25.0, Rank9::new(bits.clone())),
@@ -38,21 +55,6 @@ pub fn all(dump: &Dump) -> Vec<Engine> {
     ]
 }
 
-/// An engine from what says whether a bit is set, and its rank.
-fn present(
-    dump: &Dump,
-    name: &'static str,
-    bytes: Option<usize>,
-    find: impl Fn(usize) -> Option<usize> + 'static,
-) -> Engine {
-    let shared: Rc<(AvailRanges, _)> = Rc::new((dump.avail.clone(), find));
-    Engine::new(name, bytes, move |pfn: Pfn| {
-        let (avail, find) = &*shared;
-        let Some(bit) = avail.bit_of(pfn) else { return ABSENT };
-        find(bit as usize).map_or(ABSENT, |n| n as u64)
-    })
-}
-
 fn sux_bits(dump: &Dump) -> BitVec<Vec<usize>> {
     let words = dump.bitmap.words();
     (0..dump.bitmap.bits()).map(|bit| words[(bit / 64) as usize] >> (bit % 64) & 1 != 0).collect()
@@ -61,7 +63,7 @@ fn sux_bits(dump: &Dump) -> BitVec<Vec<usize>> {
 fn rank101111(dump: &Dump) -> Engine {
     let table = ArrayWithRank101111::from(dump.bitmap.words().to_vec().into_boxed_slice());
     let bytes = (table.content.len() + table.l1ranks.len() + table.l2ranks.len()) * 8;
-    present(dump, "bitm RankSelect101111", Some(bytes), move |bit| {
+    peer!(dump, "bitm RankSelect101111", Some(bytes), table, |table, bit| {
         table.content.get_bit(bit).then(|| table.rank(bit))
     })
 }
@@ -73,7 +75,7 @@ fn sucds(dump: &Dump) -> Engine {
     }
     let table = Rank9Sel::new(bits);
     let bytes = table.size_in_bytes();
-    present(dump, "sucds Rank9Sel", Some(bytes), move |bit| {
+    peer!(dump, "sucds Rank9Sel", Some(bytes), table, |table, bit| {
         (table.access(bit) == Some(true)).then(|| table.rank1(bit)).flatten()
     })
 }
@@ -81,7 +83,7 @@ fn sucds(dump: &Dump) -> Engine {
 fn vers(dump: &Dump) -> Engine {
     let table = RsVec::from_bit_vec(VersBits::from_limbs(dump.bitmap.words()));
     let bytes = table.heap_size();
-    present(dump, "vers-vecs RsVec", Some(bytes), move |bit| {
+    peer!(dump, "vers-vecs RsVec", Some(bytes), table, |table, bit| {
         (table.get(bit) == Some(1)).then(|| table.rank1(bit))
     })
 }

@@ -87,8 +87,15 @@ impl AvailRanges {
     /// The same with `u64::MAX` for `None`, for branchless callers.
     #[inline]
     pub(crate) fn bit_or_max(&self, pfn: Pfn) -> u64 {
+        self.scan(pfn).unwrap_or_else(|| self.bit_by_search(pfn))
+    }
+
+    /// [`AvailRanges::bit_or_max`] where the ranges are few enough to go
+    /// through them all.
+    #[inline(always)]
+    pub(crate) fn scan(&self, pfn: Pfn) -> Option<u64> {
         if self.ranges.len() > SCAN_LIMIT {
-            return self.bit_by_search(pfn);
+            return None;
         }
         let mut bit = u64::MAX;
         // Backwards, so that the first range wins a page that two share.
@@ -96,7 +103,7 @@ impl AvailRanges {
             let within = pfn.0.wrapping_sub(r.first);
             bit = if within < r.pages { r.bit + within } else { bit };
         }
-        bit
+        Some(bit)
     }
 
     /// [`AvailRanges::bit_or_max`] of each of `pfns`, `N` being a multiple of

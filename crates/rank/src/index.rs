@@ -8,7 +8,8 @@
 use crate::avail::AvailRanges;
 use crate::bitmap::{self, PageBitmap};
 use crate::lookup::PageLookup;
-use crate::{Error, Pfn, simd};
+use crate::simd::{self, Popcnt, count_ones_portable};
+use crate::{Error, Pfn};
 
 /// log2 of a block's bits.
 pub(crate) const BLOCK_SHIFT: u32 = 8;
@@ -32,6 +33,7 @@ pub struct RankIndex<W, B, S> {
     blocks: B,
     supers: S,
     avail: AvailRanges,
+    popcnt: Option<Popcnt>,
 }
 
 impl OwnedRankIndex {
@@ -43,7 +45,13 @@ impl OwnedRankIndex {
         }
         let words = bitmap.into_words();
         let (blocks, supers) = simd::count(&words);
-        Self { words, blocks, supers, avail }
+        Self { words, blocks, supers, avail, popcnt: Popcnt::detect() }
+    }
+
+    /// The index as a processor without POPCNT has it.
+    #[cfg(test)]
+    pub(crate) fn without_popcnt(self) -> Self {
+        Self { popcnt: None, ..self }
     }
 }
 
@@ -87,7 +95,7 @@ where
         if total > avail.total_pages() {
             return Err(Error::Total { found: total, pages: avail.total_pages() });
         }
-        Ok(Self { words, blocks, supers, avail })
+        Ok(Self { words, blocks, supers, avail, popcnt: Popcnt::detect() })
     }
 
     /// The bitmap, a multiple of 4 words, zeros behind the last bit.
@@ -121,7 +129,21 @@ where
         if bit >= words.len() as u64 * 64 {
             return self.total();
         }
-        rank_in(words, blocks, supers, bit)
+        match self.popcnt {
+            Some(popcnt) => rank_in(words, blocks, supers, bit, |a, b| popcnt.count_ones(a, b)),
+            None => rank_in(words, blocks, supers, bit, count_ones_portable),
+        }
+    }
+
+    /// Where counting is slow, or a search takes the place of a scan: the whole
+    /// lookup by itself. A call in the midst of [`PageLookup::find`] would cost
+    /// every lookup the registers it saves around it.
+    #[cold]
+    #[inline(never)]
+    fn find_slowly(&self, pfn: Pfn) -> Option<u64> {
+        let bit = self.avail.bit_of(pfn)?;
+        let word = self.words().get((bit / 64) as usize)?;
+        (word >> (bit % 64) & 1 != 0).then(|| self.rank(bit))
     }
 
     /// The page at `ordinal` among the dumped ones; `None` past the last.
@@ -205,16 +227,21 @@ where
     B: AsRef<[u16]> + Send + Sync,
     S: AsRef<[u64]> + Send + Sync,
 {
-    #[inline]
+    /// Inlined by force: its callers are loops, and what a call takes from them
+    /// is a third of a lookup in L3 where absent pages can be foretold.
+    #[inline(always)]
     fn find(&self, pfn: Pfn) -> Option<u64> {
-        let bit = self.avail.bit_or_max(pfn);
+        let (Some(popcnt), Some(bit)) = (self.popcnt, self.avail.scan(pfn)) else {
+            return self.find_slowly(pfn);
+        };
         // A branch, here rather than behind a call: where absent pages can be
         // foretold, the lookup after them needn't wait for their word.
         let word = self.words().get((bit / 64) as usize)?;
         if word >> (bit % 64) & 1 == 0 {
             return None;
         }
-        Some(rank_in(self.words(), self.blocks(), self.supers(), bit))
+        let count_ones = |a, b| popcnt.count_ones(a, b);
+        Some(rank_in(self.words(), self.blocks(), self.supers(), bit, count_ones))
     }
 
     fn memory(&self) -> usize {
@@ -232,13 +259,19 @@ fn select_in_word(mut word: u64, n: u64) -> u32 {
 
 /// Set bits before `bit`, which must lie in `words`.
 #[inline(always)]
-fn rank_in(words: &[u64], blocks: &[u16], supers: &[u64], bit: u64) -> u64 {
+fn rank_in(
+    words: &[u64],
+    blocks: &[u16],
+    supers: &[u64],
+    bit: u64,
+    count_ones: impl Fn(u64, u64) -> u64,
+) -> u64 {
     let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
     let [low, high] = halves[(bit >> (BLOCK_SHIFT - 1)) as usize];
     let (low, high, down) = to_count(bit, low, high);
     let middle = supers[(bit >> SUPER_SHIFT) as usize]
         .wrapping_add(blocks[(bit >> BLOCK_SHIFT) as usize].into());
-    middle.wrapping_add((simd::count_ones(low, high) ^ down).wrapping_sub(down))
+    middle.wrapping_add((count_ones(low, high) ^ down).wrapping_sub(down))
 }
 
 /// Of the half block that holds `bit`, the set bits between it and the
@@ -346,7 +379,7 @@ pub(crate) fn find_bits(
         let word = (low[i] & !in_high) | (high[i] & in_high);
         let present = u64::from(bit < end) & (word >> (bit & 63));
         let (low, high, down) = to_count(bit, low[i], high[i]);
-        let count = simd::count_ones_portable(low, high);
+        let count = count_ones_portable(low, high);
         let ordinal = middle[i].wrapping_add((count ^ down).wrapping_sub(down));
         out[i] = if present & 1 != 0 { ordinal } else { ABSENT };
     }
@@ -363,10 +396,14 @@ pub(crate) fn find_batch_portable(
 ) {
     let n = pfns.len().min(out.len());
     let mut ahead = Ahead::new(words, avail, &pfns[..n]);
-    let mut ordinals = [0; CHUNK];
-    for out in out[..n].chunks_mut(CHUNK) {
+    let (chunks, rest) = out[..n].as_chunks_mut();
+    for out in chunks {
+        find_bits(words, blocks, supers, ahead.bits(), out);
+    }
+    if !rest.is_empty() {
+        let mut ordinals = [0; CHUNK];
         find_bits(words, blocks, supers, ahead.bits(), &mut ordinals);
-        out.copy_from_slice(&ordinals[..out.len()]);
+        rest.copy_from_slice(&ordinals[..rest.len()]);
     }
 }
 
@@ -398,8 +435,8 @@ pub(crate) fn count_portable(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
 #[inline(always)]
 fn count_blocks(words: &[u64], middles: &mut [u16], mut within: u64) -> u64 {
     for (&[a, b, c, d], middle) in words.as_chunks::<BLOCK_WORDS>().0.iter().zip(middles) {
-        let lower = simd::count_ones_portable(a, b);
-        let upper = simd::count_ones_portable(c, d);
+        let lower = count_ones_portable(a, b);
+        let upper = count_ones_portable(c, d);
         *middle = (within + lower) as u16;
         // One addition from block to block: the next needn't wait for two.
         within += lower + upper;

@@ -54,32 +54,51 @@ pub(crate) fn count_ones_portable(a: u64, b: u64) -> u64 {
     u64::from(a.count_ones()) + u64::from(b.count_ones())
 }
 
-/// The same with POPCNT where the processor has it.
-///
-/// The instruction is written out, as the compiler takes it only in functions
-/// with that feature, and those it doesn't inline into a lookup: their call
-/// was a tenth of a lookup in L3.
-#[inline(always)]
-pub(crate) fn count_ones(a: u64, b: u64) -> u64 {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if has_popcnt() {
-        let (of_a, of_b): (u64, u64);
-        // SAFETY: the processor has the instruction, which reads one register
-        // and writes another (and the flags, which are taken to be lost).
-        unsafe {
-            std::arch::asm!(
-                "popcnt {of_a}, {a}",
-                "popcnt {of_b}, {b}",
-                a = in(reg) a,
-                b = in(reg) b,
-                of_a = out(reg) of_a,
-                of_b = lateout(reg) of_b,
-                options(pure, nomem, nostack),
-            );
+/// That counting set bits is quick here: on x86-64, that the processor has
+/// POPCNT. An index holds it, as asking anew took a lookup longer than its
+/// counting does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Popcnt(());
+
+impl Popcnt {
+    pub(crate) fn detect() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if cfg!(miri) || !has_popcnt() {
+            return None;
         }
-        return of_a + of_b;
+        Some(Self(()))
     }
-    count_ones_portable(a, b)
+
+    /// [`count_ones_portable`].
+    ///
+    /// The instruction is written out, as the compiler takes it only in
+    /// functions with that feature, and those it doesn't inline into a lookup:
+    /// their call was a tenth of a lookup in L3.
+    #[inline(always)]
+    #[allow(clippy::unused_self)] // It is what makes the call sound.
+    pub(crate) fn count_ones(self, a: u64, b: u64) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (of_a, of_b): (u64, u64);
+            // SAFETY: the processor has the instruction, or there would be no
+            // `self`. It reads one register and writes another (and the flags,
+            // which are taken to be lost).
+            unsafe {
+                std::arch::asm!(
+                    "popcnt {of_a}, {a}",
+                    "popcnt {of_b}, {b}",
+                    a = in(reg) a,
+                    b = in(reg) b,
+                    of_a = out(reg) of_a,
+                    of_b = lateout(reg) of_b,
+                    options(pure, nomem, nostack),
+                );
+            }
+            of_a + of_b
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        count_ones_portable(a, b)
+    }
 }
 
 with_features!(
@@ -331,7 +350,7 @@ mod avx512 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ABSENT, OwnedRankIndex, PageBitmap};
+    use crate::{ABSENT, OwnedRankIndex, PageBitmap, PageLookup as _};
 
     /// splitmix64: this crate has no dependencies, and a fixed sequence will
     /// do.
@@ -378,7 +397,15 @@ mod tests {
                 let check = |path: &str, found: &[u64]| {
                     assert_eq!(found, want, "{path}, {words} words, {ranges} ranges");
                 };
-                let mut out = vec![7; pfns.len()];
+                let mut out: Vec<_> =
+                    pfns.iter().map(|&pfn| index.find(pfn).unwrap_or(ABSENT)).collect();
+                check("one by one", &out);
+                let slow = index.clone().without_popcnt();
+                for (out, &pfn) in out.iter_mut().zip(&pfns) {
+                    *out = slow.find(pfn).unwrap_or(ABSENT);
+                }
+                check("one by one, no POPCNT", &out);
+                out.fill(7);
                 index::find_batch_portable(w, b, s, &avail, &pfns, &mut out);
                 check("portable", &out);
                 out.fill(7);
@@ -405,9 +432,10 @@ mod tests {
 
     #[test]
     fn set_bits_of_two_words() {
+        let Some(popcnt) = Popcnt::detect() else { return };
         for (a, b) in noise(5).take(1000).zip(noise(6)) {
             for (a, b) in [(a, b), (a & b, a | b), (0, a), (a, u64::MAX)] {
-                assert_eq!(count_ones(a, b), count_ones_portable(a, b), "{a:#x} {b:#x}");
+                assert_eq!(popcnt.count_ones(a, b), count_ones_portable(a, b), "{a:#x} {b:#x}");
             }
         }
     }

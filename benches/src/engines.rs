@@ -32,6 +32,7 @@ macro_rules! engine {
         }
     }};
 }
+#[cfg(feature = "peers")]
 use engine;
 
 /// A loop over pages that returns the sum of their ordinals.

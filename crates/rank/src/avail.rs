@@ -94,41 +94,19 @@ impl AvailRanges {
     /// through them all.
     #[inline(always)]
     pub(crate) fn scan(&self, pfn: Pfn) -> Option<u64> {
-        if self.ranges.len() > SCAN_LIMIT {
-            return None;
-        }
         let mut bit = u64::MAX;
         // Backwards, so that the first range wins a page that two share.
-        for r in self.ranges.iter().rev() {
+        for r in self.few()?.iter().rev() {
             let within = pfn.0.wrapping_sub(r.first);
             bit = if within < r.pages { r.bit + within } else { bit };
         }
         Some(bit)
     }
 
-    /// [`AvailRanges::bit_or_max`] of each of `pfns`, `N` being a multiple of
-    /// 8.
-    #[inline(always)]
-    pub(crate) fn bits_or_max<const N: usize>(&self, pfns: &[Pfn; N], bits: &mut [u64; N]) {
-        if self.ranges.len() > SCAN_LIMIT {
-            bits.iter_mut().zip(pfns).for_each(|(bit, &pfn)| *bit = self.bit_by_search(pfn));
-            return;
-        }
-        // Eight at a time stay in registers while all ranges are gone through.
-        let (bits, _) = bits.as_chunks_mut::<8>();
-        let (pfns, _) = pfns.as_chunks::<8>();
-        for (bits, pfns) in bits.iter_mut().zip(pfns) {
-            let mut found = [u64::MAX; 8];
-            for &Range { first, pages, bit } in self.ranges.iter().rev() {
-                for (found, pfn) in found.iter_mut().zip(pfns) {
-                    let within = pfn.0.wrapping_sub(first);
-                    // Masks: of a choice the compiler makes branches here.
-                    let inside = 0u64.wrapping_sub(u64::from(within < pages));
-                    *found = (*found & !inside) | (bit.wrapping_add(within) & inside);
-                }
-            }
-            *bits = found;
-        }
+    /// The ranges; `None` where they are too many to be gone through for every
+    /// page.
+    pub(crate) fn few(&self) -> Option<&[Range]> {
+        (self.ranges.len() <= SCAN_LIMIT).then_some(&self.ranges)
     }
 
     #[cold]
@@ -166,4 +144,20 @@ impl AvailRanges {
             Some((first, n))
         })
     }
+}
+
+/// The bits of some pages, which stay in registers while all ranges are gone
+/// through; `hole` in a hole.
+#[inline(always)]
+pub(crate) fn scan_group<const N: usize>(ranges: &[Range], hole: u64, pfns: [Pfn; N]) -> [u64; N] {
+    let mut bits = [hole; N];
+    for &Range { first, pages, bit } in ranges.iter().rev() {
+        for (bits, pfn) in bits.iter_mut().zip(&pfns) {
+            let within = pfn.0.wrapping_sub(first);
+            // Masks: of a choice the compiler makes branches here.
+            let inside = 0u64.wrapping_sub(u64::from(within < pages));
+            *bits = (*bits & !inside) | (bit.wrapping_add(within) & inside);
+        }
+    }
+    bits
 }

@@ -5,7 +5,8 @@
 //! *middle*: from there a lookup counts up or down at most 128 bits, two
 //! words. 6.35 % beside the bitmap.
 
-use crate::avail::AvailRanges;
+use crate::avail::{AvailRanges, Range};
+use crate::batch::Tables;
 use crate::bitmap::{self, PageBitmap};
 use crate::lookup::PageLookup;
 use crate::simd::{self, Popcnt, count_ones_portable};
@@ -198,13 +199,36 @@ where
     /// assert_eq!(ordinals, [0, ABSENT, 1]);
     /// ```
     pub fn find_batch(&self, pfns: &[Pfn], out: &mut [u64]) {
-        simd::find_batch(self.words(), self.blocks(), self.supers(), &self.avail, pfns, out);
+        self.in_batches(simd::find_batch, pfns, out);
     }
 
     /// [`RankIndex::find_batch`] as processors without AVX-512 do it: for
     /// measuring.
     pub fn find_batch_scalar(&self, pfns: &[Pfn], out: &mut [u64]) {
-        simd::find_batch_scalar(self.words(), self.blocks(), self.supers(), &self.avail, pfns, out);
+        self.in_batches(simd::find_batch_scalar, pfns, out);
+    }
+
+    pub(crate) fn in_batches(
+        &self,
+        find: fn(&Tables, &[Pfn], &mut [u64]),
+        pfns: &[Pfn],
+        out: &mut [u64],
+    ) {
+        let (words, blocks, supers) = (self.words(), self.blocks(), self.supers());
+        if let Some(ranges) = self.avail.few() {
+            return find(&Tables { words, blocks, supers, ranges }, pfns, out);
+        }
+        // Many ranges are searched, and bits then looked up as if they were
+        // pages.
+        let all = [Range { first: 0, pages: self.avail.total_pages(), bit: 0 }];
+        let tables = Tables { words, blocks, supers, ranges: &all };
+        let mut bits = [Pfn(0); 512];
+        for (pfns, out) in pfns.chunks(bits.len()).zip(out.chunks_mut(bits.len())) {
+            for (bit, &pfn) in bits.iter_mut().zip(pfns) {
+                *bit = Pfn(self.avail.bit_or_max(pfn));
+            }
+            find(&tables, &bits[..pfns.len()], out);
+        }
     }
 
     /// Runs of dumped pages in ascending order: first page, number of pages,
@@ -278,133 +302,13 @@ fn rank_in(
 /// block's middle; and whether their number is to be taken off the middle's
 /// count: all ones, or 0.
 #[inline(always)]
-fn to_count(bit: u64, low: u64, high: u64) -> (u64, u64, u64) {
+pub(crate) fn to_count(bit: u64, low: u64, high: u64) -> (u64, u64, u64) {
     let below = (1u64 << (bit & 63)) - 1;
     let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
     // In the upper half count up from the middle, in the lower one down to
     // it: all ones turn the count's sign and the mask around.
     let down = ((bit >> (BLOCK_SHIFT - 1)) & 1).wrapping_sub(1);
     (low & ((below | in_high) ^ down), high & ((below & in_high) ^ down), down)
-}
-
-/// Pages whose lines are fetched while those before them are counted: more
-/// than the misses a core has under way at once, few enough to stay in L1.
-pub(crate) const CHUNK: usize = 64;
-
-/// The bits of a batch's pages, [`CHUNK`] at a time, each chunk's lines of the
-/// bitmap asked for while the one before it is counted.
-///
-/// Nothing in a batch depends on the lookup before, but a processor looks
-/// only some hundred instructions ahead. Beside one loop that did all for a
-/// page after the other this takes a half of the time where the bitmap lies
-/// in L3, a quarter where it doesn't.
-///
-/// No closures here: they'd be compiled without the instructions that the
-/// function around them may use.
-pub(crate) struct Ahead<'a> {
-    words: &'a [u64],
-    avail: &'a AvailRanges,
-    /// Those to come after the ones in `bits`.
-    pfns: &'a [Pfn],
-    bits: [[u64; CHUNK]; 2],
-    turn: usize,
-}
-
-impl<'a> Ahead<'a> {
-    #[inline(always)]
-    pub(crate) fn new(words: &'a [u64], avail: &'a AvailRanges, pfns: &'a [Pfn]) -> Self {
-        let mut ahead = Self { words, avail, pfns, bits: [[0; CHUNK]; 2], turn: 0 };
-        ahead.locate();
-        ahead
-    }
-
-    /// The next chunk's bits, [`u64::MAX`] in a hole and behind the last page.
-    #[inline(always)]
-    pub(crate) fn bits(&mut self) -> &[u64; CHUNK] {
-        self.turn ^= 1;
-        self.locate();
-        &self.bits[self.turn ^ 1]
-    }
-
-    #[inline(always)]
-    fn locate(&mut self) {
-        let bits = &mut self.bits[self.turn];
-        if let Some((pfns, rest)) = self.pfns.split_first_chunk() {
-            self.pfns = rest;
-            self.avail.bits_or_max(pfns, bits);
-        } else if self.pfns.is_empty() {
-            return;
-        } else {
-            let mut pfns = [Pfn(u64::MAX); CHUNK];
-            pfns[..self.pfns.len()].copy_from_slice(self.pfns);
-            self.pfns = &[];
-            self.avail.bits_or_max(&pfns, bits);
-        }
-        for &bit in &*bits {
-            simd::prefetch(self.words, (bit / 64) as usize);
-        }
-    }
-}
-
-/// The ordinals of some bits, [`ABSENT`] where not set or past the end.
-///
-/// In steps, each a loop of its own over as many as it always is: loads close
-/// together, and arithmetic that the compiler makes vectors of.
-#[inline(always)]
-pub(crate) fn find_bits(
-    words: &[u64],
-    blocks: &[u16],
-    supers: &[u64],
-    bits: &[u64; CHUNK],
-    out: &mut [u64; CHUNK],
-) {
-    let end = words.len() as u64 * 64;
-    let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
-    if halves.is_empty() {
-        out.fill(ABSENT);
-        return;
-    }
-    let (mut low, mut high, mut middle) = ([0; CHUNK], [0; CHUNK], [0; CHUNK]);
-    for i in 0..CHUNK {
-        // A branch on presence would be mispredicted for every other page of
-        // a half-present batch: count for any bit, then choose.
-        let at = if bits[i] < end { bits[i] } else { 0 };
-        [low[i], high[i]] = halves[(at >> (BLOCK_SHIFT - 1)) as usize];
-        middle[i] = supers[(at >> SUPER_SHIFT) as usize]
-            .wrapping_add(blocks[(at >> BLOCK_SHIFT) as usize].into());
-    }
-    for i in 0..CHUNK {
-        let bit = bits[i];
-        let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
-        let word = (low[i] & !in_high) | (high[i] & in_high);
-        let present = u64::from(bit < end) & (word >> (bit & 63));
-        let (low, high, down) = to_count(bit, low[i], high[i]);
-        let count = count_ones_portable(low, high);
-        let ordinal = middle[i].wrapping_add((count ^ down).wrapping_sub(down));
-        out[i] = if present & 1 != 0 { ordinal } else { ABSENT };
-    }
-}
-
-#[inline(always)]
-pub(crate) fn find_batch_portable(
-    words: &[u64],
-    blocks: &[u16],
-    supers: &[u64],
-    avail: &AvailRanges,
-    pfns: &[Pfn],
-    out: &mut [u64],
-) {
-    let n = pfns.len().min(out.len());
-    let mut ahead = Ahead::new(words, avail, &pfns[..n]);
-    let (chunks, rest) = out[..n].as_chunks_mut();
-    for out in chunks {
-        find_bits(words, blocks, supers, ahead.bits(), out);
-    }
-    if !rest.is_empty() {
-        let mut ordinals = [0; CHUNK];
-        find_bits(words, blocks, supers, ahead.bits(), &mut ordinals);
-        rest.copy_from_slice(&ordinals[..rest.len()]);
-    }
 }
 
 /// Block and superblock counts of a bitmap of whole blocks.

@@ -29,6 +29,7 @@
 #![deny(unsafe_code)]
 
 mod avail;
+mod batch;
 mod bitmap;
 mod error;
 mod index;

@@ -1,0 +1,172 @@
+//! Eight pages at a time as two vectors of four, their words loaded in pairs.
+
+use std::arch::x86_64::{
+    __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi8, _mm256_add_epi64, _mm256_and_si256,
+    _mm256_blendv_epi8, _mm256_cmpeq_epi64, _mm256_cmpgt_epi64, _mm256_loadu_si256,
+    _mm256_or_si256, _mm256_sad_epu8, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi64x,
+    _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_sllv_epi64, _mm256_srli_epi16,
+    _mm256_storeu_si256, _mm256_sub_epi64, _mm256_unpackhi_epi64, _mm256_unpacklo_epi64,
+    _mm256_xor_si256,
+};
+
+use super::Fitting;
+use crate::Pfn;
+use crate::avail::Range;
+use crate::batch::{self, GROUP, Ranks, Tables};
+use crate::index::{BLOCK_SHIFT, SUPER_SHIFT};
+
+const LANES: usize = 4;
+
+/// [`batch::find_portable`], of which the compiler makes a third more
+/// instructions: it takes words apart before it puts them into vectors.
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+pub(super) fn find_batch(tables: &Fitting, pfns: &[Pfn], out: &mut [u64]) {
+    batch::find(&tables.0, &Pairs(&tables.0), pfns, out);
+}
+
+/// The tables of a [`Fitting`], where the processor has the features.
+struct Pairs<'a>(&'a Tables<'a>);
+
+impl Ranks for Pairs<'_> {
+    #[inline(always)]
+    fn bits(&self, ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
+        // SAFETY: as below.
+        unsafe { scan(ranges, hole, pfns) }
+    }
+
+    #[inline(always)]
+    fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
+        // SAFETY: `find_batch` alone makes this type, which has the features
+        // and tables that fit.
+        unsafe { ranks(self.0, bits, out) }
+    }
+}
+
+/// [`avail::scan_group`](crate::avail::scan_group).
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scan(ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
+    // SAFETY: 8 pages are 8 u64, 64 bytes.
+    let (a, b) = unsafe {
+        let pfns = pfns.as_ptr().cast::<__m256i>();
+        (_mm256_loadu_si256(pfns), _mm256_loadu_si256(pfns.add(1)))
+    };
+    let (mut of_a, mut of_b) = (splat(hole), splat(hole));
+    for r in ranges.iter().rev() {
+        let (first, pages, bit) = (splat(r.first), splat(r.pages ^ SIGN), splat(r.bit));
+        let (in_a, in_b) = (_mm256_sub_epi64(a, first), _mm256_sub_epi64(b, first));
+        let bit_of = |within| _mm256_add_epi64(within, bit);
+        of_a = _mm256_blendv_epi8(of_a, bit_of(in_a), before(in_a, pages));
+        of_b = _mm256_blendv_epi8(of_b, bit_of(in_b), before(in_b, pages));
+    }
+    let mut bits = [0; GROUP];
+    let (fours, _) = bits.as_chunks_mut();
+    store(&mut fours[0], of_a);
+    store(&mut fours[1], of_b);
+    bits
+}
+
+/// `tables` must be those of a [`Fitting`].
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+unsafe fn ranks(tables: &Tables, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
+    let end = splat((tables.words.len() as u64 * 64) ^ SIGN);
+    let mut at = [0; GROUP];
+    for (at, bits) in at.as_chunks_mut::<LANES>().0.iter_mut().zip(bits.as_chunks().0) {
+        let bit = load(bits);
+        store(at, _mm256_and_si256(bit, before(bit, end)));
+    }
+    let mut middle = [0; GROUP];
+    for (middle, &at) in middle.iter_mut().zip(&at) {
+        let at = at as usize;
+        // SAFETY: at < words.len() * 64, that being over 0, and `Fitting::new`
+        // has checked the lengths: block < blocks.len(), superblock <
+        // supers.len().
+        *middle = unsafe {
+            let superblock = tables.supers.get_unchecked(at >> SUPER_SHIFT);
+            superblock.wrapping_add((*tables.blocks.get_unchecked(at >> BLOCK_SHIFT)).into())
+        };
+    }
+    let fours = bits.as_chunks::<LANES>().0.iter().zip(at.as_chunks::<LANES>().0);
+    let results = middle.as_chunks().0.iter().zip(out.as_chunks_mut().0);
+    for ((bits, at), (middle, out)) in fours.zip(results) {
+        // SAFETY: as above, half a block being two words and words.len() a
+        // multiple of four.
+        let half = |at: u64| unsafe {
+            let words = tables.words.as_ptr().add((at >> 7) as usize * 2);
+            _mm_loadu_si128(words.cast::<__m128i>())
+        };
+        // Unpacking interleaves within 128 bits: so the order is 0, 1, 2, 3.
+        let even = _mm256_set_m128i(half(at[2]), half(at[0]));
+        let odd = _mm256_set_m128i(half(at[3]), half(at[1]));
+        let (low, high) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
+
+        let bit = load(bits);
+        // All ones where bit 6, and bit 7, is set.
+        let in_high = _mm256_cmpgt_epi64(splat(0), _mm256_slli_epi64::<57>(bit));
+        let up = _mm256_cmpgt_epi64(splat(0), _mm256_slli_epi64::<56>(bit));
+        let own = _mm256_sllv_epi64(splat(1), _mm256_and_si256(bit, splat(63)));
+        let word = _mm256_blendv_epi8(low, high, in_high);
+        let own_word = _mm256_and_si256(_mm256_and_si256(word, own), before(bit, end));
+        let absent = _mm256_cmpeq_epi64(own_word, splat(0));
+
+        // As `to_count`: up from the middle what lies below the bit, down to
+        // it what doesn't.
+        let below = _mm256_sub_epi64(own, splat(1));
+        let below_low = _mm256_or_si256(below, in_high);
+        let below_high = _mm256_and_si256(below, in_high);
+        let down = _mm256_xor_si256(up, splat(u64::MAX));
+        let ones = _mm256_add_epi8(
+            ones_of_bytes(_mm256_and_si256(low, _mm256_xor_si256(below_low, down))),
+            ones_of_bytes(_mm256_and_si256(high, _mm256_xor_si256(below_high, down))),
+        );
+        let count = _mm256_sad_epu8(ones, splat(0));
+        let count = _mm256_sub_epi64(_mm256_xor_si256(count, down), down);
+        let ordinal = _mm256_add_epi64(load(middle), count);
+        // All ones are `ABSENT`.
+        store(out, _mm256_or_si256(ordinal, absent));
+    }
+}
+
+/// Of an unsigned comparison, which this processor has for signed numbers only.
+const SIGN: u64 = 1 << 63;
+
+/// All ones where `bit` is less than what `end` is with [`SIGN`] turned.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn before(bit: __m256i, end: __m256i) -> __m256i {
+    _mm256_cmpgt_epi64(end, _mm256_xor_si256(bit, splat(SIGN)))
+}
+
+/// Set bits of each byte: a table's, for each of its halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn ones_of_bytes(v: __m256i) -> __m256i {
+    let ones = _mm256_setr_epi8(
+        0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, //
+        0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+    );
+    let low = _mm256_and_si256(v, _mm256_set1_epi8(15));
+    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(v), _mm256_set1_epi8(15));
+    _mm256_add_epi8(_mm256_shuffle_epi8(ones, low), _mm256_shuffle_epi8(ones, high))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn splat(v: u64) -> __m256i {
+    _mm256_set1_epi64x(v as i64)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(from: &[u64; LANES]) -> __m256i {
+    // SAFETY: 4 u64 are 32 bytes.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(to: &mut [u64; LANES], v: __m256i) {
+    // SAFETY: 4 u64 are 32 bytes.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
+}

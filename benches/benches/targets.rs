@@ -222,7 +222,7 @@ fn chart(title: &str, m: &Measured) -> Chart {
 
 fn main() {
     let Some(extent) = Extent::asked() else { return };
-    let passes = extent.either(3, 5);
+    let passes = extent.either(3, 9);
     let n = extent.either(1 << 18, 1 << 19);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mixed = [Shape::Mixed];

@@ -286,7 +286,8 @@ fn main() {
     targets.0.note(
         "The floor is a load of the page's own word of the bitmap, after dump_avail, with no count at \
          all: no table with this bitmap can be faster. Where the floor's ratio is above what a target \
-         allows, memory stops it.",
+         allows, memory stops it. Where every other page is absent and each lookup waits for the one \
+         before, how the processor guesses counts as much, and the floor needn't be one.",
     );
     sizes.note(
         "Counting takes the bitmap as it is; copying makes a new one of the same size. Of each, \

@@ -2,7 +2,7 @@
 
 use crate::Pfn;
 use crate::avail::{self, Range};
-use crate::index::{ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, to_count};
+use crate::index::{ABSENT, BLOCK_SHIFT, SUPER_SHIFT, to_count};
 use crate::simd::{self, count_ones_portable};
 
 /// Pages in a group.
@@ -94,27 +94,25 @@ impl Ranks for Portable<'_> {
     fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
         let Tables { words, blocks, supers, .. } = *self.0;
         let end = words.len() as u64 * 64;
-        let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
-        if halves.is_empty() {
+        if words.is_empty() {
             out.fill(ABSENT);
             return;
         }
-        let (mut low, mut high, mut middle) = ([0; GROUP], [0; GROUP], [0; GROUP]);
+        let (mut own, mut other, mut middle) = ([0; GROUP], [0; GROUP], [0; GROUP]);
         for i in 0..GROUP {
             // A branch on presence would be mispredicted for every other page
             // of a half-present batch: count for any bit, then choose.
             let at = if bits[i] < end { bits[i] } else { 0 };
-            [low[i], high[i]] = halves[(at >> (BLOCK_SHIFT - 1)) as usize];
+            let word = (at / 64) as usize;
+            (own[i], other[i]) = (words[word], words[word ^ 1]);
             middle[i] = supers[(at >> SUPER_SHIFT) as usize]
                 .wrapping_add(blocks[(at >> BLOCK_SHIFT) as usize].into());
         }
         for i in 0..GROUP {
             let bit = bits[i];
-            let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
-            let word = (low[i] & !in_high) | (high[i] & in_high);
-            let present = u64::from(bit < end) & (word >> (bit & 63));
-            let (low, high, down) = to_count(bit, low[i], high[i]);
-            let count = count_ones_portable(low, high);
+            let present = u64::from(bit < end) & (own[i] >> (bit & 63));
+            let (own, other, down) = to_count(bit, own[i], other[i]);
+            let count = count_ones_portable(own, other);
             let ordinal = middle[i].wrapping_add((count ^ down).wrapping_sub(down));
             out[i] = if present & 1 != 0 { ordinal } else { ABSENT };
         }

@@ -290,25 +290,26 @@ fn rank_in(
     bit: u64,
     count_ones: impl Fn(u64, u64) -> u64,
 ) -> u64 {
-    let (halves, _) = words.as_chunks::<{ BLOCK_WORDS / 2 }>();
-    let [low, high] = halves[(bit >> (BLOCK_SHIFT - 1)) as usize];
-    let (low, high, down) = to_count(bit, low, high);
+    let at = (bit / 64) as usize;
+    let (own, other, down) = to_count(bit, words[at], words[at ^ 1]);
     let middle = supers[(bit >> SUPER_SHIFT) as usize]
         .wrapping_add(blocks[(bit >> BLOCK_SHIFT) as usize].into());
-    middle.wrapping_add((count_ones(low, high) ^ down).wrapping_sub(down))
+    middle.wrapping_add((count_ones(own, other) ^ down).wrapping_sub(down))
 }
 
-/// Of the half block that holds `bit`, the set bits between it and the
-/// block's middle; and whether their number is to be taken off the middle's
-/// count: all ones, or 0.
+/// Of the half block that holds `bit`, its own word and the other, the set bits
+/// between it and the block's middle; and whether their number is to be taken
+/// off the middle's count: all ones, or 0.
 #[inline(always)]
-pub(crate) fn to_count(bit: u64, low: u64, high: u64) -> (u64, u64, u64) {
+pub(crate) fn to_count(bit: u64, own: u64, other: u64) -> (u64, u64, u64) {
     let below = (1u64 << (bit & 63)) - 1;
-    let in_high = 0u64.wrapping_sub((bit >> 6) & 1);
     // In the upper half count up from the middle, in the lower one down to
     // it: all ones turn the count's sign and the mask around.
     let down = ((bit >> (BLOCK_SHIFT - 1)) & 1).wrapping_sub(1);
-    (low & ((below | in_high) ^ down), high & ((below & in_high) ^ down), down)
+    // The other word lies between where its own is the farther one: the upper
+    // half's high word, the lower half's low one.
+    let between = 0u64.wrapping_sub(((bit >> 6) ^ down) & 1);
+    (own & (below ^ down), other & between, down)
 }
 
 /// Block and superblock counts of a bitmap of whole blocks.

@@ -19,38 +19,10 @@ const LARGE_BATCH_LEN: u64 = 4 << 20;
 /// Bytes wanted at least for those.
 const LARGE: u64 = 128 << 20;
 
-/// Bytes whose parts a thread finds at least: it takes longer to start one for
-/// fewer.
-const SHARE: u64 = 64 << 20;
-
 /// Bytes to be decompressed before they are handed on.
 pub(super) fn batch_len(pieces: &[Wanted]) -> u64 {
-    if total(pieces) < LARGE { BATCH_LEN } else { LARGE_BATCH_LEN }
-}
-
-fn total(pieces: &[Wanted]) -> u64 {
-    pieces.iter().fold(0, |sum, p| sum.saturating_add(p.len))
-}
-
-/// Pieces in shares of `len` bytes, cut where a share is full.
-fn cut(pieces: &[Wanted], len: u64) -> Vec<Vec<Wanted>> {
-    let mut shares = Vec::new();
-    let (mut share, mut left) = (Vec::new(), len);
-    for piece in pieces {
-        let mut piece = *piece;
-        while piece.len > left {
-            share.push(Wanted { len: left, ..piece });
-            piece = Wanted { off: piece.off + left, len: piece.len - left, to: piece.to + left };
-            shares.push(std::mem::take(&mut share));
-            left = len;
-        }
-        left -= piece.len;
-        share.push(piece);
-    }
-    if !share.is_empty() {
-        shares.push(share);
-    }
-    shares
+    let wanted = pieces.iter().fold(0u64, |sum, p| sum.saturating_add(p.len));
+    if wanted < LARGE { BATCH_LEN } else { LARGE_BATCH_LEN }
 }
 
 /// Bytes of one slot, and where they belong.
@@ -84,7 +56,11 @@ impl ArchiveReader {
         batch_len: u64,
         to: Sink<'_>,
     ) -> std::result::Result<(), Stop> {
-        let parts = self.parts_by_slot(pieces, threads)?;
+        let mut parts = Vec::new();
+        for piece in pieces {
+            self.parts(piece, &mut parts)?;
+        }
+        parts.sort_unstable_by_key(|p| p.slot);
         let rest = Mutex::new(&parts[..]);
         let stop = Mutex::new(None);
         std::thread::scope(|scope| {
@@ -105,33 +81,6 @@ impl ArchiveReader {
             }
         });
         lock(&stop).take().map_or(Ok(()), Err)
-    }
-
-    /// The parts that pieces are made of, in the archive's order.
-    fn parts_by_slot(&self, pieces: &[Wanted], threads: usize) -> Result<Vec<Part>> {
-        let share = total(pieces).div_ceil(threads.max(1) as u64).max(SHARE);
-        let mut shares = cut(pieces, share).into_iter().map(|pieces| {
-            move || -> Result<Vec<Part>> {
-                let mut parts = Vec::new();
-                for piece in &pieces {
-                    self.parts(piece, &mut parts)?;
-                }
-                parts.sort_unstable_by_key(|p| p.slot);
-                Ok(parts)
-            }
-        });
-        let Some(first) = shares.next() else { return Ok(Vec::new()) };
-        let mut parts = std::thread::scope(|scope| {
-            let others: Vec<_> = shares.map(|share| scope.spawn(share)).collect();
-            let mut parts = first()?;
-            for other in others {
-                parts.extend(other.join().unwrap_or_else(|e| std::panic::resume_unwind(e))?);
-            }
-            Ok::<_, Error>(parts)
-        })?;
-        // Stable sorts find what is sorted, and merge it.
-        parts.sort_by_key(|p| p.slot);
-        Ok(parts)
     }
 
     /// The parts that a piece is made of.
@@ -219,26 +168,4 @@ impl ArchiveReader {
 /// What is behind these locks is whole at every moment.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_the_pieces_cut() {
-        let pieces = [(7, 10, 0), (100, 0, 50), (100, 25, 50), (200, 5, 90), (300, 40, 1000)];
-        let pieces = pieces.map(|(off, len, to)| Wanted { off, len, to });
-        let bytes = |pieces: &[Wanted]| -> Vec<(u64, u64)> {
-            pieces.iter().flat_map(|p| (0..p.len).map(|i| (p.off + i, p.to + i))).collect()
-        };
-        for len in [1, 3, 10, 20, 40, 79, 80, 81, u64::MAX] {
-            let shares = cut(&pieces, len);
-            assert_eq!(bytes(&shares.concat()), bytes(&pieces), "shares of {len}");
-            let lens: Vec<_> = shares.iter().map(|s| total(s)).collect();
-            let (last, full) = lens.split_last().unwrap();
-            assert!(full.iter().all(|l| *l == len) && *last <= len, "{lens:?}, not {len}");
-        }
-        assert!(cut(&[], 5).is_empty());
-    }
 }

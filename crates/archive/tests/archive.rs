@@ -67,6 +67,23 @@ fn round_trips() {
     }
 }
 
+/// More than verifying and reading take at a time, its cells not where those of
+/// its length would be.
+#[test]
+fn larger_than_what_is_read_at_once() {
+    let cell = |n: u32| n.to_le_bytes().repeat(1024);
+    let original: Vec<u8> = std::iter::once(7).chain((1..50_001).flat_map(cell)).collect();
+    for plain in [false, true] {
+        let len = original.len() as u64;
+        let plan = Plan { extents: vec![0..1, 1..len], ..Plan::whole(len) };
+        let opts = WriteOptions { plain, threads: 2, ..WriteOptions::default() };
+        let (archive, _) = pack(&original, &plan, &opts);
+        let reader = open(&archive).unwrap();
+        assert!(intact(&reader));
+        assert!(unpack(&reader) == original);
+    }
+}
+
 /// More extents within a checkpoint's cells than jobs are under way.
 #[test]
 fn many_small_extents() {

@@ -21,11 +21,11 @@ const LANES: usize = 4;
 /// instructions: it takes words apart before it puts them into vectors.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 pub(super) fn find_batch(tables: &Fitting, pfns: &[Pfn], out: &mut [u64]) {
-    batch::find(&tables.0, &Pairs(&tables.0), pfns, out);
+    batch::find(&tables.0, &Pairs(tables), pfns, out);
 }
 
-/// The tables of a [`Fitting`], where the processor has the features.
-struct Pairs<'a>(&'a Tables<'a>);
+/// Tables that fit, where the processor has the features.
+struct Pairs<'a>(&'a Fitting<'a>);
 
 impl Ranks for Pairs<'_> {
     #[inline(always)]
@@ -36,8 +36,7 @@ impl Ranks for Pairs<'_> {
 
     #[inline(always)]
     fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
-        // SAFETY: `find_batch` alone makes this type, which has the features
-        // and tables that fit.
+        // SAFETY: `find_batch` alone makes this type, which has the features.
         unsafe { ranks(self.0, bits, out) }
     }
 }
@@ -66,11 +65,11 @@ fn scan(ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
     bits
 }
 
-/// `tables` must be those of a [`Fitting`].
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-unsafe fn ranks(tables: &Tables, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
-    let end = splat((tables.words.len() as u64 * 64) ^ SIGN);
+fn ranks(tables: &Fitting, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
+    let Tables { words, blocks, supers, .. } = tables.0;
+    let end = splat((words.len() as u64 * 64) ^ SIGN);
     let mut at = [0; GROUP];
     for (at, bits) in at.as_chunks_mut::<LANES>().0.iter_mut().zip(bits.as_chunks().0) {
         let bit = load(bits);
@@ -83,8 +82,8 @@ unsafe fn ranks(tables: &Tables, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
         // has checked the lengths: block < blocks.len(), superblock <
         // supers.len().
         *middle = unsafe {
-            let superblock = tables.supers.get_unchecked(at >> SUPER_SHIFT);
-            superblock.wrapping_add((*tables.blocks.get_unchecked(at >> BLOCK_SHIFT)).into())
+            let superblock = supers.get_unchecked(at >> SUPER_SHIFT);
+            superblock.wrapping_add((*blocks.get_unchecked(at >> BLOCK_SHIFT)).into())
         };
     }
     let fours = bits.as_chunks::<LANES>().0.iter().zip(at.as_chunks::<LANES>().0);
@@ -93,8 +92,8 @@ unsafe fn ranks(tables: &Tables, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
         // SAFETY: as above, half a block being two words and words.len() a
         // multiple of four.
         let half = |at: u64| unsafe {
-            let words = tables.words.as_ptr().add((at >> 7) as usize * 2);
-            _mm_loadu_si128(words.cast::<__m128i>())
+            let half = words.as_ptr().add((at >> (BLOCK_SHIFT - 1)) as usize * 2);
+            _mm_loadu_si128(half.cast::<__m128i>())
         };
         // Unpacking interleaves within 128 bits: so the order is 0, 1, 2, 3.
         let even = _mm256_set_m128i(half(at[2]), half(at[0]));
@@ -110,8 +109,8 @@ unsafe fn ranks(tables: &Tables, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
         let own_word = _mm256_and_si256(_mm256_and_si256(word, own), before(bit, end));
         let absent = _mm256_cmpeq_epi64(own_word, splat(0));
 
-        // As `to_count`: up from the middle what lies below the bit, down to
-        // it what doesn't.
+        // As `to_count`, with masks for both words: choosing the other one, too,
+        // takes longer here.
         let below = _mm256_sub_epi64(own, splat(1));
         let below_low = _mm256_or_si256(below, in_high);
         let below_high = _mm256_and_si256(below, in_high);

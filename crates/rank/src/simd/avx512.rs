@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 
 use super::Fitting;
 use crate::Pfn;
-use crate::batch::{self, GROUP, Ranks, Tables};
+use crate::batch::{self, GROUP, Ranks};
 use crate::index::{ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
 
 const LANES: usize = GROUP;
@@ -25,11 +25,11 @@ pub(super) fn detected() -> bool {
 /// [`batch::find_portable`], eight pages at a time.
 #[target_feature(enable = "avx512f,avx512vpopcntdq,bmi1,bmi2,popcnt")]
 pub(super) fn find_batch(tables: &Fitting, pfns: &[Pfn], out: &mut [u64]) {
-    batch::find(&tables.0, &Gathers(&tables.0), pfns, out);
+    batch::find(&tables.0, &Gathers(tables), pfns, out);
 }
 
-/// The tables of a [`Fitting`], where the processor has the features.
-struct Gathers<'a>(&'a Tables<'a>);
+/// Tables that fit, where the processor has the features.
+struct Gathers<'a>(&'a Fitting<'a>);
 
 impl Ranks for Gathers<'_> {
     #[inline(always)]
@@ -85,7 +85,8 @@ pub(super) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
 /// The ordinals of 8 bits, [`ABSENT`] where not set or past the end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vpopcntdq")]
-fn rank(t: &Tables, bit: __m512i) -> __m512i {
+fn rank(t: &Fitting, bit: __m512i) -> __m512i {
+    let t = &t.0;
     let within = _mm512_cmplt_epu64_mask(bit, splat(t.words.len() as u64 * 64));
     let bit = _mm512_maskz_mov_epi64(within, bit);
     // The two words on this side of the block's middle.

@@ -115,24 +115,6 @@ pub(super) struct Worker<'a> {
     context: CCtx<'a>,
 }
 
-/// What does better on frames of 20 to 32 KiB than the defaults of level 3, which
-/// are for all from 16 to 128 KiB.
-///
-/// Tables of 64 and 128 KiB instead of 256 and 128 leave some of a core's cache to
-/// other things: 3 to 5 % faster, and less than 0.02 % larger. (Of 32 and 64: 6 %
-/// faster, 0.1 % larger.) Matches of 4 bytes instead of 5: 0.4 to 1.2 % smaller, and
-/// 4 to 9 % slower. Plain archives are measured beside libzstd at this level, which
-/// doesn't have them.
-fn tuned(opts: &WriteOptions) -> &'static [CParameter] {
-    const TABLES: [CParameter; 2] = [CParameter::HashLog(14), CParameter::ChainLog(15)];
-    const MATCHES: CParameter = CParameter::MinMatch(4);
-    match (opts.level, opts.cells_per_frame) {
-        (3, 5..=8) if opts.plain => &TABLES,
-        (3, 5..=8) => &[TABLES[0], TABLES[1], MATCHES],
-        _ => &[],
-    }
-}
-
 impl<'a> Worker<'a> {
     /// `sketch`: note the cells' features.
     pub(super) fn new(
@@ -155,8 +137,19 @@ impl<'a> Worker<'a> {
             let block = CParameter::MaxBlockSize(block * CELL_SIZE as u32);
             context.set_parameter(block).map_err(compress_error)?;
         }
-        for parameter in tuned(opts) {
-            context.set_parameter(*parameter).map_err(compress_error)?;
+        if opts.level == 3 {
+            // zstd's choice for more than 16 KiB is matches of 5 bytes: 0.4 to 1.2 %
+            // larger, and 4 to 9 % faster. Plain archives are measured beside
+            // libzstd at this level, and have them.
+            if !opts.plain {
+                context.set_parameter(CParameter::MinMatch(4)).map_err(compress_error)?;
+            }
+            // Its hash table for 20 to 32 KiB is the one for up to 128 KiB, of 256 KiB:
+            // 64 KiB leave some of a core's cache to other things, 3 to 5 % faster and
+            // less than 0.02 % larger.
+            if (5..=8).contains(&opts.cells_per_frame) {
+                context.set_parameter(CParameter::HashLog(14)).map_err(compress_error)?;
+            }
         }
         // What decompresses, and not in this order, is asked for much at a time.
         let much = src.scatter(&[], 1, &|_| Ok(()));

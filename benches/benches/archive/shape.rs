@@ -16,7 +16,7 @@ use crate::{Memory, pages, reader};
 
 /// Cells a frame and a block. The second is the default from a GiB on, the third
 /// below.
-const FRAMES: [(u32, u32); 4] = [(2, 2), (4, 4), (6, 4), (16, 8)];
+const FRAMES: [(u32, u32); 4] = [(2, 2), (3, 2), (6, 4), (16, 8)];
 const LEVELS: [i32; 4] = [1, 3, 4, 6];
 /// Cells in order of resemblance: none, or as the default.
 const ORDERS: [(&str, bool); 2] = [("file", false), ("resemblance", true)];

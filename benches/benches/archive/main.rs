@@ -117,7 +117,7 @@ fn main() {
             "packing" => peers::packing(&memory, extent),
             "unpacking" => peers::unpacking(&memory, extent),
             "plain" => peers::plain(&memory, extent),
-            "pages" => peers::random_pages(&memory),
+            "pages" => peers::random_pages(&memory, extent),
             "opening" => shape::opening(&memory, extent),
             "threads" => shape::threads(&memory),
             _ => {

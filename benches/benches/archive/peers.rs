@@ -9,11 +9,11 @@ use std::time::Instant;
 use vmcask_archive::WriteOptions;
 use vmcask_benches::program::{have, vmcask};
 use vmcask_benches::quick::Extent;
-use vmcask_benches::record::{Cell, Table};
+use vmcask_benches::record::{Cell, Spread, Table};
 use vmcask_convert::{Dump, input};
 use zstd_safe::CParameter;
 
-use crate::pages::{self, Times};
+use crate::pages::{self, Kdumpfile, Times};
 use crate::run::{Runs, in_turn};
 use crate::{Memory, reader};
 
@@ -253,34 +253,53 @@ fn zeekstd(memory: &Memory, frame: u32) -> Vec<u8> {
     file
 }
 
+const KDUMPFILE: &str = "libkdumpfile, kdump-zlib";
+
 /// One page of 4 KiB anywhere.
-pub fn random_pages(memory: &Memory) -> Table {
+pub fn random_pages(memory: &Memory, extent: Extent) -> Table {
     let mut table = Table::new(
         "A random page that is not zero, read alone",
-        &[("reader", ""), ("median", "us"), ("90th percentile", "us"), ("median / vmcask's", "")],
+        &[("reader", ""), ("median", "us"), ("90th percentile", "us"), ("this / vmcask", "")],
     );
     let archive = reader(memory.pack(&memory.options()).0);
-    let places = pages::places(&archive, &*memory.src);
-    let ours = pages::archive(&archive, &*memory.src, &places);
-    let mut row = |name: String, times: Times| {
-        let ratio = times.median / ours.median;
-        table.row([name.into(), times.median.into(), times.p90.into(), ratio.into()]);
-    };
-    row("vmcask archive".into(), ours);
+    let places = &pages::places(&archive, &*memory.src);
+    let mut readers: Vec<(String, Box<dyn Fn() -> Times + '_>)> =
+        vec![("vmcask archive".into(), Box::new(|| pages::archive(&archive, places)))];
     for frame in [memory.options().cells_per_frame * 4096, 64 << 10] {
         let file = zeekstd(memory, frame);
-        let times = pages::zeekstd(&file, &*memory.src, &places);
-        row(format!("zeekstd, {} KiB a frame", frame >> 10), times);
+        let name = format!("zeekstd, {} KiB a frame", frame >> 10);
+        readers.push((name, Box::new(move || pages::zeekstd(&file, places))));
     }
-    match pages::kdumpfile() {
-        Ok(times) => row("libkdumpfile, kdump-zlib".into(), times),
-        Err(why) => {
-            let nothing = [Cell::Nothing, Cell::Nothing];
-            table.row(["libkdumpfile, kdump-zlib".into(), why.into()].into_iter().chain(nothing));
+    let missing = match Kdumpfile::build() {
+        Ok(kdumpfile) => {
+            readers.push((KDUMPFILE.into(), Box::new(move || kdumpfile.time())));
+            None
+        }
+        Err(why) => Some(why),
+    };
+    let passes = extent.either(2, 7);
+    let mut times = vec![Vec::new(); readers.len()];
+    for _ in 0..passes {
+        for ((_, read), times) in readers.iter().zip(&mut times) {
+            times.push(read());
         }
     }
+    let of = |times: &[Times], f: fn(&Times) -> f64| Spread::of(times.iter().map(f).collect());
+    for ((name, _), found) in readers.iter().zip(&times) {
+        let beside = found.iter().zip(&times[0]).map(|(t, ours)| t.median / ours.median);
+        table.row([
+            name.clone().into(),
+            of(found, |t| t.median).into(),
+            of(found, |t| t.p90).into(),
+            Spread::of(beside.collect()).into(),
+        ]);
+    }
+    if let Some(why) = missing {
+        table.row([KDUMPFILE.into(), why.into(), Cell::Nothing, Cell::Nothing]);
+    }
     table.note(format!(
-        "{} pages, each as likely as any other; files cached, decoded frames not (vmcask keeps 8 MiB).",
+        "{} pages in each of {passes} passes in turn, each as likely as any other; medians over the passes, least and \
+         most; files cached, decoded frames not (vmcask keeps 8 MiB).",
         pages::PROBES
     ));
     table

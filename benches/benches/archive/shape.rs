@@ -62,7 +62,7 @@ pub fn sweep(memory: &Memory, extent: Extent) -> (Table, Chart) {
                 if places.is_empty() {
                     places = pages::places(&reader, &*memory.src);
                 }
-                let times = pages::archive(&reader, &*memory.src, &places);
+                let times = pages::archive(&reader, &places);
                 let ratio = memory.ratio(written.bytes);
                 table.row([
                     f64::from(cells_per_frame * 4).into(),

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use common::{memory, open, pack, related};
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ use vmcask_archive::{
     write,
 };
 use vmcask_dump::ReadAt;
+use vmcask_dump::source::Wanted;
 
 fn unpack(reader: &ArchiveReader) -> Vec<u8> {
     let mut bytes = vec![0xaa; reader.len() as usize];
@@ -81,6 +83,75 @@ fn larger_than_what_is_read_at_once() {
         let reader = open(&archive).unwrap();
         assert!(intact(&reader));
         assert!(unpack(&reader) == original);
+    }
+}
+
+/// A file, not mapped, one byte of which can't be read.
+struct Unmapped {
+    bytes: Vec<u8>,
+    bad: Option<u64>,
+}
+
+impl ReadAt for Unmapped {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.bad.is_some_and(|bad| (off..off + buf.len() as u64).contains(&bad)) {
+            return Err(io::Error::other("a bad sector"));
+        }
+        self.bytes.read_at(off, buf)
+    }
+}
+
+/// All of it by frames, as `scatter` hands it over.
+fn by_frames(reader: &ArchiveReader) -> io::Result<Vec<u8>> {
+    let all = Mutex::new(vec![0; reader.len() as usize]);
+    let wanted = [Wanted { off: 0, len: reader.len(), to: 0 }];
+    let scattered = reader.scatter(&wanted, 2, &|pieces| {
+        let mut all = all.lock().unwrap();
+        for &(to, bytes) in pieces {
+            let place = &mut all[to as usize..][..<[u8]>::len(bytes)];
+            assert!(place.iter().all(|&b| b == 0), "a cell twice");
+            place.copy_from_slice(bytes);
+        }
+        Ok(())
+    })?;
+    assert!(scattered, "it is in file order");
+    Ok(all.into_inner().unwrap())
+}
+
+/// Frames are read many at once, and where that fails, one by one.
+#[test]
+fn frames_out_of_a_file() {
+    let mut original = related(3000, 5);
+    // Behind, what can't be compressed.
+    for (word, n) in original.chunks_mut(8).zip(1u64..).skip(1500 * 512) {
+        let noise = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ n).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word.copy_from_slice(
+            &(noise ^ noise >> 31).wrapping_mul(0x94D0_49BB_1331_11EB).to_le_bytes(),
+        );
+    }
+    original.truncate(2999 * 4096 + 5);
+    let plan = Plan { extents: vec![0..5000, 5000..original.len() as u64], ..Plan::default() };
+    let opts = WriteOptions { threads: 2, cells_per_checkpoint: 64, ..WriteOptions::default() };
+    let (bytes, written) = pack(&original, &plan, &opts);
+    let reader =
+        |bad| ArchiveReader::open(Arc::new(Unmapped { bytes: bytes.clone(), bad })).unwrap();
+    let whole = reader(None);
+    assert!(by_frames(&whole).unwrap() == original);
+    assert!(intact(&whole));
+    for part in 1..4 {
+        let from = bytes.len() / 5 * part;
+        let frame = bytes[from..].windows(4).position(|w| w == 0xFD2F_B528u32.to_le_bytes());
+        let damaged = reader(Some((from + frame.unwrap() + 20) as u64));
+        let e = by_frames(&damaged).map(drop).unwrap_err();
+        assert!(e.to_string().contains("reading"), "{e}");
+        let report = verify(&damaged, 2, &|_| {}, &AtomicBool::new(false)).unwrap();
+        // A frame's, and no more.
+        let lost = 1..=u64::from(opts.cells_per_frame) + written.duplicate_cells;
+        assert!(lost.contains(&report.damaged_cells), "{part}: {}", report.damaged_cells);
+        assert!(report.damages.iter().all(|d| matches!(d.error, Error::Read { .. })));
     }
 }
 

@@ -53,6 +53,13 @@ impl Bits {
     /// Set bits before bit `bit`, if it is set.
     #[inline]
     pub(super) fn find(&self, src: &dyn ReadAt, bit: u64) -> Result<Option<u64>> {
+        Ok(self.find_run(src, bit)?.map(|(ordinal, _)| ordinal))
+    }
+
+    /// Set bits before bit `bit`, if it is set, and how many bits from it on are
+    /// for sure, 64 at most.
+    #[inline]
+    pub(super) fn find_run(&self, src: &dyn ReadAt, bit: u64) -> Result<Option<(u64, u64)>> {
         if bit / 64 >= self.words.length / 8 {
             return Ok(None);
         }
@@ -81,7 +88,8 @@ impl Bits {
             let expected = format!("below {}, the bits set", self.total);
             return Err(field(self.blocks.offset, name(self.blocks.kind), ordinal, expected));
         }
-        Ok(Some(ordinal))
+        let run = (word >> (within % 64)).trailing_ones();
+        Ok(Some((ordinal, run.into())))
     }
 
     /// The first run of set bits at or after `from`.

@@ -16,6 +16,8 @@ use crate::layout::{CELL_SIZE, DATA_FRAME, FRAMES_PER_BASE, Head};
 /// Frames longer than this are decompressed whole: zstd allocates what it
 /// decompresses piece by piece.
 const MOST_IN_PARTS: usize = 128 << 10;
+/// Bytes of frames that are read together at most.
+const MOST_NEAR: u64 = 5 << 20;
 
 impl ArchiveReader {
     /// Bytes of a frame's content. At most 16 MiB, as the head was checked.
@@ -63,7 +65,7 @@ impl ArchiveReader {
             return Ok(content);
         }
         let len = self.frame_len(frame);
-        let compressed = self.compressed(frame, len)?;
+        let compressed = self.compressed(frame, len, None)?;
         // Not filled with zeros first: that would take a tenth of the time.
         let mut content = Vec::with_capacity(len);
         if !self.first_blocks(&compressed, wanted, len, &mut content) {
@@ -107,7 +109,14 @@ impl ArchiveReader {
     /// Decompresses a frame into `content`, which has its length.
     pub(crate) fn decode(&self, frame: u64, content: &mut [u8]) -> Result<()> {
         let len = content.len();
-        let compressed = self.compressed(frame, len)?;
+        let compressed = self.compressed(frame, len, None)?;
+        self.decompress(frame, &compressed, len, content)
+    }
+
+    /// [`Self::decode`], of what has been read if it has.
+    pub(super) fn decode_near(&self, frame: u64, near: &Near, content: &mut [u8]) -> Result<()> {
+        let len = content.len();
+        let compressed = self.compressed(frame, len, Some(near))?;
         self.decompress(frame, &compressed, len, content)
     }
 
@@ -131,15 +140,21 @@ impl ArchiveReader {
 
     /// A frame's bytes, of which `content` come out; those that were written,
     /// as their CRC says.
-    fn compressed(&self, frame: u64, content: usize) -> Result<Cow<'_, [u8]>> {
+    fn compressed<'a>(
+        &'a self,
+        frame: u64,
+        content: usize,
+        near: Option<&'a Near>,
+    ) -> Result<Cow<'a, [u8]>> {
         let (start, next) = self.frame_range(frame)?;
         // Frames that the index doesn't name may follow; this one can't be
         // longer than what zstd makes of incompressible content.
         let most = (next - start).min(compress_bound(content) as u64) as usize;
-        let mut compressed = match self.src.slice(start, most) {
-            Some(bytes) => Cow::Borrowed(bytes),
-            None => Cow::Owned(read(&*self.src, start, most, "data frame")?),
-        };
+        let mut compressed =
+            match near.and_then(|n| n.get(start, most)).or_else(|| self.src.slice(start, most)) {
+                Some(bytes) => Cow::Borrowed(bytes),
+                None => Cow::Owned(read(&*self.src, start, most, "data frame")?),
+            };
         let check = self.checks.u32(&*self.src, frame)?;
         let wrong = |what: &str| self.frame_error(frame, what);
         let len = frame_len(&compressed, content).map_err(wrong)?;
@@ -153,6 +168,47 @@ impl ArchiveReader {
             return Err(wrong("it is damaged, or another frame"));
         }
         Ok(compressed)
+    }
+
+    /// Reads frames from `first` to `last` at once, unless much else lies between
+    /// them, or they are in memory anyway. What fails here fails again where the
+    /// frame at fault is read alone.
+    pub(super) fn read_near(&self, first: u64, last: u64, near: &mut Near) {
+        near.len = 0;
+        let (Ok((start, _)), Ok((_, end))) = (self.frame_range(first), self.frame_range(last))
+        else {
+            return;
+        };
+        let content = (last - first + 1).saturating_mul(self.cells_per_frame * CELL_SIZE as u64);
+        let len = end.saturating_sub(start);
+        // What can't be compressed is a little longer.
+        let most = MOST_NEAR.min(content.saturating_add(content / 8));
+        if first == last || len > most || self.src.slice(start, 1).is_some() {
+            return;
+        }
+        let len = len as usize;
+        if near.bytes.len() < len {
+            near.bytes.resize(len, 0);
+        }
+        if self.src.read_exact_at(start, &mut near.bytes[..len]).is_ok() {
+            (near.start, near.len) = (start, len);
+        }
+    }
+}
+
+/// Bytes of the archive that have been read together.
+#[derive(Default)]
+pub(super) struct Near {
+    start: u64,
+    len: usize,
+    /// Those, and others of before.
+    bytes: Vec<u8>,
+}
+
+impl Near {
+    fn get(&self, off: u64, len: usize) -> Option<&[u8]> {
+        let from = usize::try_from(off.checked_sub(self.start)?).ok()?;
+        self.bytes[..self.len].get(from..from.checked_add(len)?)
     }
 }
 

@@ -304,8 +304,14 @@ impl ArchiveReader {
     /// The slot of a cell; `None` for a zero cell.
     #[inline]
     pub(crate) fn slot_of(&self, cell: u64) -> Result<Option<u64>> {
+        let ordinal = self.cells.find(&*self.src, cell)?;
+        ordinal.map(|ordinal| self.slot_at(ordinal)).transpose()
+    }
+
+    /// The slot of a cell with so many non-zero ones before it.
+    #[inline]
+    fn slot_at(&self, ordinal: u64) -> Result<u64> {
         let src = &*self.src;
-        let Some(ordinal) = self.cells.find(src, cell)? else { return Ok(None) };
         let slot = match &self.slots {
             None => ordinal,
             Some(table) => {
@@ -321,7 +327,7 @@ impl ArchiveReader {
             let expected = format!("below {}, the slots", self.summary.slots);
             return Err(field(self.layout.index_offset, name(kind::SLOT_TABLE), slot, expected));
         }
-        Ok(Some(slot))
+        Ok(slot)
     }
 
     /// The original's bytes that a cell covers; `None` for a zero cell.

@@ -1,12 +1,14 @@
 //! Reading much at a time: frame by frame in the archive's order, not the
 //! original's, so that each is decompressed once wherever its cells belong.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use vmcask_dump::source::{Sink, Wanted};
 
 use super::ArchiveReader;
 use super::extents::Entry;
+use super::frames::Near;
 use crate::error::{Error, Result};
 use crate::layout::CELL_SIZE;
 
@@ -56,23 +58,24 @@ impl ArchiveReader {
         batch_len: u64,
         to: Sink<'_>,
     ) -> std::result::Result<(), Stop> {
-        let mut parts = Vec::new();
+        let mut places = Places::new(self);
         for piece in pieces {
-            self.parts(piece, &mut parts)?;
+            places.add(piece)?;
         }
+        let mut parts = places.parts;
         parts.sort_unstable_by_key(|p| p.slot);
         let rest = Mutex::new(&parts[..]);
         let stop = Mutex::new(None);
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
                 scope.spawn(|| {
-                    let mut buf = Vec::new();
+                    let mut bufs = Default::default();
                     loop {
                         let batch = self.batch(&mut lock(&rest), batch_len);
                         if batch.is_empty() {
                             return;
                         }
-                        if let Err(e) = self.hand_on(batch, &mut buf, to) {
+                        if let Err(e) = self.hand_on(batch, &mut bufs, to) {
                             *lock(&rest) = &[];
                             lock(&stop).get_or_insert(e);
                         }
@@ -81,36 +84,6 @@ impl ArchiveReader {
             }
         });
         lock(&stop).take().map_or(Ok(()), Err)
-    }
-
-    /// The parts that a piece is made of.
-    fn parts(&self, piece: &Wanted, parts: &mut Vec<Part>) -> Result<()> {
-        let end = piece.off.saturating_add(piece.len);
-        let mut at = piece.off;
-        let mut entry: Option<Entry> = None;
-        while at < end {
-            if entry.as_ref().is_none_or(|e| !e.range.contains(&at)) {
-                entry = self.extents.at_or_after(&*self.src, at)?;
-            }
-            let Some(current) = &entry else { return Ok(()) };
-            let extent = &current.range;
-            if !extent.contains(&at) {
-                // Only a hostile index leads backwards.
-                if extent.start <= at {
-                    return Ok(());
-                }
-                at = extent.start;
-                continue;
-            }
-            let within = ((at - extent.start) % CELL_SIZE as u64) as usize;
-            let len = (CELL_SIZE - within).min((extent.end.min(end) - at) as usize);
-            if let Some(slot) = self.slot_of(current.cell_of(at))? {
-                let to = piece.to + (at - piece.off);
-                parts.push(Part { slot, to, within: within as u16, len: len as u16 });
-            }
-            at += len as u64;
-        }
-        Ok(())
     }
 
     /// Takes parts of whole frames from the beginning of `rest`.
@@ -130,12 +103,14 @@ impl ArchiveReader {
     fn hand_on(
         &self,
         batch: &[Part],
-        buf: &mut Vec<u8>,
+        (buf, near): &mut (Vec<u8>, Near),
         to: Sink<'_>,
     ) -> std::result::Result<(), Stop> {
         let Some(first) = batch.first() else { return Ok(()) };
         let base = self.frame_of_slot(first.slot) * self.cells_per_frame;
         let place = |slot: u64| (slot - base) as usize * CELL_SIZE;
+        let last = batch.last().map_or(0, |p| self.frame_of_slot(p.slot));
+        self.read_near(self.frame_of_slot(first.slot), last, near);
         for parts in batch.chunk_by(|a, b| self.frame_of_slot(a.slot) == self.frame_of_slot(b.slot))
         {
             let frame = self.frame_of_slot(parts[0].slot);
@@ -144,7 +119,7 @@ impl ArchiveReader {
             if buf.len() < start + len {
                 buf.resize(start + len, 0);
             }
-            self.decode(frame, &mut buf[start..start + len])?;
+            self.decode_near(frame, near, &mut buf[start..start + len])?;
         }
         let follows = |a: &Part, b: &Part| {
             let ends = usize::from(a.within) + usize::from(a.len) == CELL_SIZE;
@@ -162,6 +137,65 @@ impl ArchiveReader {
         }
         pieces.sort_unstable_by_key(|p| p.0);
         to(&pieces).map_err(Stop::Sink)
+    }
+}
+
+/// Looks up what pieces are made of: little at a time where they ascend.
+struct Places<'a> {
+    archive: &'a ArchiveReader,
+    parts: Vec<Part>,
+    /// The extent looked at last.
+    entry: Option<Entry>,
+    /// Cells that aren't zero, and how many of those come before them.
+    run: Range<u64>,
+    before: u64,
+}
+
+impl<'a> Places<'a> {
+    fn new(archive: &'a ArchiveReader) -> Self {
+        Self { archive, parts: Vec::new(), entry: None, run: 0..0, before: 0 }
+    }
+
+    fn add(&mut self, piece: &Wanted) -> Result<()> {
+        let end = piece.off.saturating_add(piece.len);
+        let mut at = piece.off;
+        while at < end {
+            if self.entry.as_ref().is_none_or(|e| !e.range.contains(&at)) {
+                let archive = self.archive;
+                self.entry = archive.extents.at_or_after(&*archive.src, at)?;
+            }
+            let Some(current) = &self.entry else { return Ok(()) };
+            let extent = &current.range;
+            if !extent.contains(&at) {
+                // Only a hostile index leads backwards.
+                if extent.start <= at {
+                    return Ok(());
+                }
+                at = extent.start;
+                continue;
+            }
+            let within = ((at - extent.start) % CELL_SIZE as u64) as usize;
+            let len = (CELL_SIZE - within).min((extent.end.min(end) - at) as usize);
+            let cell = current.cell_of(at);
+            if let Some(slot) = self.slot_of(cell)? {
+                let to = piece.to + (at - piece.off);
+                self.parts.push(Part { slot, to, within: within as u16, len: len as u16 });
+            }
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    /// [`ArchiveReader::slot_of`].
+    fn slot_of(&mut self, cell: u64) -> Result<Option<u64>> {
+        let archive = self.archive;
+        if !self.run.contains(&cell) {
+            let Some((before, n)) = archive.cells.find_run(&*archive.src, cell)? else {
+                return Ok(None);
+            };
+            (self.run, self.before) = (cell..cell + n, before);
+        }
+        archive.slot_at(self.before + (cell - self.run.start)).map(Some)
     }
 }
 

@@ -68,18 +68,16 @@ impl Section {
         if len == 0 || end > self.length || (end - 1) / CHUNK != chunk {
             return Err(self.outside(at, len));
         }
-        if self.is_checked(chunk)
-            && let Some(bytes) = src.slice(self.offset + at, len)
-        {
-            return Ok(bytes);
+        if !self.is_checked(chunk) {
+            self.check(src, chunk)?;
         }
-        self.check(src, chunk)?;
-        if let Some(bytes) = src.slice(self.offset + at, len) {
-            return Ok(bytes);
-        }
-        let within = (at % CHUNK) as usize;
+        // Asking the source is a call, or several.
         let copy = self.copies.get().and_then(|c| c.get(chunk as usize)?.get());
-        copy.and_then(|c| c.get(within..within + len)).ok_or_else(|| self.outside(at, len))
+        let bytes = match copy {
+            Some(copy) => copy.get((at % CHUNK) as usize..).and_then(|c| c.get(..len)),
+            None => src.slice(self.offset + at, len),
+        };
+        bytes.ok_or_else(|| self.outside(at, len))
     }
 
     pub(crate) fn checksums(&self) -> u64 {

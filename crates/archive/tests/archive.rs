@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use common::{memory, open, pack, related};
+use common::{NotMemory, memory, open, pack, related};
 use proptest::prelude::*;
 use vmcask_archive::{
     ArchiveReader, Error, Metadata, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, verify,
@@ -86,24 +86,6 @@ fn larger_than_what_is_read_at_once() {
     }
 }
 
-/// A file, not mapped, one byte of which can't be read.
-struct Unmapped {
-    bytes: Vec<u8>,
-    bad: Option<u64>,
-}
-
-impl ReadAt for Unmapped {
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
-        if self.bad.is_some_and(|bad| (off..off + buf.len() as u64).contains(&bad)) {
-            return Err(io::Error::other("a bad sector"));
-        }
-        self.bytes.read_at(off, buf)
-    }
-}
-
 /// All of it by frames, as `scatter` hands it over.
 fn by_frames(reader: &ArchiveReader) -> io::Result<Vec<u8>> {
     let all = Mutex::new(vec![0; reader.len() as usize]);
@@ -137,7 +119,7 @@ fn frames_out_of_a_file() {
     let opts = WriteOptions { threads: 2, cells_per_checkpoint: 64, ..WriteOptions::default() };
     let (bytes, written) = pack(&original, &plan, &opts);
     let reader =
-        |bad| ArchiveReader::open(Arc::new(Unmapped { bytes: bytes.clone(), bad })).unwrap();
+        |bad| ArchiveReader::open(Arc::new(NotMemory { bytes: bytes.clone(), bad })).unwrap();
     let whole = reader(None);
     assert!(by_frames(&whole).unwrap() == original);
     assert!(intact(&whole));

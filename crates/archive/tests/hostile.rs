@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::seal::{map, seal};
-use common::{memory, pack, related};
+use common::{NotMemory, memory, pack, related};
 use vmcask_archive::layout::kind;
 use vmcask_archive::{
     ArchiveReader, MinidumpPages, PageMap, Plan, PtLoad, WriteOptions, recover, verify,
@@ -19,8 +19,11 @@ use vmcask_dump::{PhysAddr, ReadAt};
 
 /// Does all that can be done with an archive.
 fn use_it(bytes: &[u8], mapped: bool) {
-    let src: Arc<dyn ReadAt> =
-        if mapped { Arc::new(bytes.to_vec()) } else { Arc::new(NotMemory(bytes.to_vec())) };
+    let src: Arc<dyn ReadAt> = if mapped {
+        Arc::new(bytes.to_vec())
+    } else {
+        Arc::new(NotMemory { bytes: bytes.to_vec(), bad: None })
+    };
     let go = AtomicBool::new(false);
     if let Ok(reader) = ArchiveReader::open(src.clone()) {
         reader.stats();
@@ -47,17 +50,6 @@ fn use_it(bytes: &[u8], mapped: bool) {
         let _ = verify(&reader, 1, &|_| {}, &go);
     }
     let _ = recover(&src, 1, &|_| {}, &go);
-}
-
-struct NotMemory(Vec<u8>);
-
-impl ReadAt for NotMemory {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_at(&self, off: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read_at(off, buf)
-    }
 }
 
 fn archives() -> Vec<Vec<u8>> {
@@ -250,8 +242,11 @@ fn lazily_checked_sections_give_no_wrong_bytes() {
             let mut bad = archive.clone();
             bad[at] ^= 0x10;
             for mapped in [true, false] {
-                let src: Arc<dyn ReadAt> =
-                    if mapped { Arc::new(bad.clone()) } else { Arc::new(NotMemory(bad.clone())) };
+                let src: Arc<dyn ReadAt> = if mapped {
+                    Arc::new(bad.clone())
+                } else {
+                    Arc::new(NotMemory { bytes: bad.clone(), bad: None })
+                };
                 let Ok(reader) = ArchiveReader::open(src) else { continue };
                 for off in (0..original.len()).step_by(50_000) {
                     let mut buf = [0xaa; 5000];

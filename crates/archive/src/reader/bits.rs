@@ -57,7 +57,7 @@ impl Bits {
     }
 
     /// Set bits before bit `bit`, if it is set, and how many bits from it on are
-    /// for sure, 64 at most.
+    /// for sure, 64 at most, and no more than there are in all.
     #[inline]
     pub(super) fn find_run(&self, src: &dyn ReadAt, bit: u64) -> Result<Option<(u64, u64)>> {
         if bit / 64 >= self.words.length / 8 {
@@ -88,8 +88,8 @@ impl Bits {
             let expected = format!("below {}, the bits set", self.total);
             return Err(field(self.blocks.offset, name(self.blocks.kind), ordinal, expected));
         }
-        let run = (word >> (within % 64)).trailing_ones();
-        Ok(Some((ordinal, run.into())))
+        let run = u64::from((word >> (within % 64)).trailing_ones());
+        Ok(Some((ordinal, run.min(self.total - ordinal))))
     }
 
     /// The first run of set bits at or after `from`.

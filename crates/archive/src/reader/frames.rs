@@ -108,9 +108,7 @@ impl ArchiveReader {
 
     /// Decompresses a frame into `content`, which has its length.
     pub(crate) fn decode(&self, frame: u64, content: &mut [u8]) -> Result<()> {
-        let len = content.len();
-        let compressed = self.compressed(frame, len, None)?;
-        self.decompress(frame, &compressed, len, content)
+        self.decode_near(frame, &Near::default(), content)
     }
 
     /// [`Self::decode`], of what has been read if it has.

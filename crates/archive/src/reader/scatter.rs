@@ -106,11 +106,11 @@ impl ArchiveReader {
         (buf, near): &mut (Vec<u8>, Near),
         to: Sink<'_>,
     ) -> std::result::Result<(), Stop> {
-        let Some(first) = batch.first() else { return Ok(()) };
-        let base = self.frame_of_slot(first.slot) * self.cells_per_frame;
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let (first, last) = (self.frame_of_slot(first.slot), self.frame_of_slot(last.slot));
+        let base = first * self.cells_per_frame;
         let place = |slot: u64| (slot - base) as usize * CELL_SIZE;
-        let last = batch.last().map_or(0, |p| self.frame_of_slot(p.slot));
-        self.read_near(self.frame_of_slot(first.slot), last, near);
+        self.read_near(first, last, near);
         for parts in batch.chunk_by(|a, b| self.frame_of_slot(a.slot) == self.frame_of_slot(b.slot))
         {
             let frame = self.frame_of_slot(parts[0].slot);

@@ -148,32 +148,22 @@ impl Section {
     fn check(&self, src: &dyn ReadAt, chunk: u64) -> Result<()> {
         let at = chunk * CHUNK;
         let (off, len) = (self.offset + at, CHUNK.min(self.length - at) as usize);
-        let copies = if src.slice(off, len).is_some() {
-            None
-        } else {
-            Some(
-                self.copies
-                    .get_or_init(|| (0..chunks(self.length)).map(|_| OnceLock::new()).collect()),
-            )
-        };
-        if self.is_checked(chunk) {
-            return Ok(());
-        }
         let sums = self.sums(src)?;
         let from = chunk as usize * CHECKSUM_LEN;
-        let copy;
-        let bytes = if let Some(bytes) = src.slice(off, len) {
-            bytes
-        } else {
-            copy = read(src, off, len, name(self.kind))?;
-            &copy
+        let mut copy = None;
+        let bytes = match src.slice(off, len) {
+            Some(bytes) => bytes,
+            None => &**copy.insert(read(src, off, len, name(self.kind))?.into_boxed_slice()),
         };
         if sums.get(from..from + CHECKSUM_LEN) != Some(&checksum(bytes)[..]) {
             return Err(Error::Checksum { part: name(self.kind), off, len: len as u64 });
         }
-        if let Some(place) = copies.and_then(|c| c.get(chunk as usize)) {
-            // Another thread may have been faster; its copy is as good.
-            let _ = place.set(bytes.into());
+        if let Some(copy) = copy {
+            let new = || (0..chunks(self.length)).map(|_| OnceLock::new()).collect();
+            if let Some(place) = self.copies.get_or_init(new).get(chunk as usize) {
+                // Another thread may have been faster; its copy is as good.
+                let _ = place.set(copy);
+            }
         }
         if let Some(word) = self.checked.get((chunk / 64) as usize) {
             word.fetch_or(1 << (chunk % 64), Ordering::Release);

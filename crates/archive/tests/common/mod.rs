@@ -4,6 +4,7 @@
 
 pub mod seal;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -20,6 +21,24 @@ pub fn pack(src: &dyn ReadAt, plan: &Plan, opts: &WriteOptions) -> (Vec<u8>, Wri
 
 pub fn open(archive: &[u8]) -> Result<ArchiveReader, Error> {
     ArchiveReader::open(Arc::new(archive.to_vec()))
+}
+
+/// Like a file that isn't mapped; a byte of it may be one that can't be read.
+pub struct NotMemory {
+    pub bytes: Vec<u8>,
+    pub bad: Option<u64>,
+}
+
+impl ReadAt for NotMemory {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.bad.is_some_and(|bad| (off..off + buf.len() as u64).contains(&bad)) {
+            return Err(io::Error::other("a bad sector"));
+        }
+        self.bytes.read_at(off, buf)
+    }
 }
 
 /// Pages like those of a dump: zero, repeated, text, noise.

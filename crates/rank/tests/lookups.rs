@@ -153,6 +153,20 @@ fn ranges_that_share_a_page() {
 }
 
 #[test]
+fn a_range_with_nearly_all_pages() {
+    let bits = |n: u64| (0..n).map(|i| i % 3 != 1).collect::<Vec<_>>();
+    check(&bits(200), &[(0x1000, 0xa000), (0x10_0000, 0x1b_b000), (0x20_0000, 0x20_3000)]);
+    // It begins, and ends, within a page of another range.
+    check(&bits(200), &[(0, 0x1800), (0x1800, 0xb_f800), (0xb_f900, 0xc_1000)]);
+    // Two behind it share a page.
+    check(&bits(60), &[(0, 0x3_6000), (0x3_6000, 0x3_6100), (0x3_6800, 0x3_6900)]);
+    // Beside more than are gone through one by one.
+    let mut pairs: Vec<_> = (0..20u64).map(|i| (i * 0x2000, i * 0x2000 + 0x1000)).collect();
+    pairs.push((0x10_0000, 0x30_0000));
+    check(&bits(532), &pairs);
+}
+
+#[test]
 fn many_ranges() {
     let pairs: Vec<_> = (0..50u64).map(|i| (i * 0x10000, i * 0x10000 + 0x3000)).collect();
     check(&(0..150).map(|i| i % 5 != 2).collect::<Vec<_>>(), &pairs);

@@ -65,15 +65,53 @@ impl Measured {
         self.names.iter().position(|n| *n == name).expect("an engine of that name")
     }
 
-    /// The peer with the least median.
+    /// The peer with the least time of all passes: a median of few may be that of
+    /// a moment when the machine was slow.
     fn fastest_peer(&self) -> usize {
         let ours = ["RankIndex", "RankIndex, no AVX-512"];
         let peers = (0..self.names.len())
             .filter(|&i| !ours.contains(&self.names[i]))
             .filter(|&i| !self.names[i].starts_with("libkvm") && !self.names[i].starts_with('('));
-        let median = |i: &usize| Spread::of(self.dependent[*i].clone()).median;
-        peers.min_by(|a, b| median(a).total_cmp(&median(b))).expect("peers")
+        let least = |i: &usize| Spread::of(self.dependent[*i].clone()).least;
+        peers.min_by(|a, b| least(a).total_cmp(&least(b))).expect("peers")
     }
+}
+
+/// A loop of an engine, and what fills the caches with its table before.
+#[derive(Clone, Copy)]
+struct Timed<'a> {
+    warm: &'a Loop,
+    run: &'a Loop,
+}
+
+impl<'a> Timed<'a> {
+    fn dependent(engine: &'a Engine) -> Self {
+        Self { warm: &engine.independent, run: &engine.dependent }
+    }
+
+    fn independent(engine: &'a Engine) -> Self {
+        Self { warm: &engine.independent, run: &engine.independent }
+    }
+
+    fn batched(engine: &'a Engine) -> Self {
+        let run = engine.batched.as_ref().expect("an engine with batches");
+        Self { warm: &engine.independent, run }
+    }
+}
+
+/// Each again and again, right after the others, another one first each time:
+/// of all engines in turn, two are seconds apart, in which this kind of machine
+/// may have become half as fast.
+fn in_turn(timed: &[Timed<'_>], queries: &Queries, passes: usize) -> Vec<Vec<f64>> {
+    let mut all = vec![Vec::new(); timed.len()];
+    for pass in 0..passes {
+        for i in (0..timed.len()).map(|i| (i + pass) % timed.len()) {
+            // The one before has filled the caches with its own table.
+            (timed[i].warm)(&queries.pfns);
+            all[i].push(nanoseconds(timed[i].run, &queries.pfns));
+        }
+    }
+    all
 }
 
 /// Of passes in turn: the ratio of each.
@@ -94,58 +132,62 @@ impl Targets {
             ("ratio", ""),
             ("at most", ""),
             ("reached", ""),
-            ("floor", "ns"),
-            ("floor / its time", ""),
+            ("word alone", "ns"),
+            ("word alone / its time", ""),
+            ("word and count", "ns"),
+            ("word and count / its time", ""),
         ];
         Self(Table::new("Targets", &columns))
     }
 
-    #[allow(clippy::too_many_arguments)] // the cells of a row
-    fn row(
-        &mut self,
-        place: &str,
-        target: &str,
-        ours: &[f64],
-        beside: &str,
-        theirs: &[f64],
-        floor: &[f64],
-        limit: f64,
-    ) {
-        let ratio = ratio(ours, theirs);
+    fn row(&mut self, place: &str, target: &str, limit: f64, beside: &str, times: [&[f64]; 4]) {
+        let spread = |times: &[f64]| Spread::of(times.to_vec());
+        let [ours, theirs, alone, counted] = times;
+        let reached = ratio(ours, theirs);
         self.0.row([
             place.into(),
             target.into(),
-            Spread::of(ours.to_vec()).into(),
+            spread(ours).into(),
             beside.into(),
-            Spread::of(theirs.to_vec()).into(),
-            ratio.into(),
+            spread(theirs).into(),
+            reached.into(),
             limit.into(),
-            if ratio.median <= limit { "yes" } else { "NO" }.into(),
-            Spread::of(floor.to_vec()).into(),
-            self::ratio(floor, theirs).into(),
+            if reached.median <= limit { "yes" } else { "NO" }.into(),
+            spread(alone).into(),
+            ratio(alone, theirs).into(),
+            spread(counted).into(),
+            ratio(counted, theirs).into(),
         ]);
     }
 
-    fn add(&mut self, place: &str, m: &Measured) {
-        let (rank, scalar) = (m.index("RankIndex"), m.index("RankIndex, no AVX-512"));
-        let (peer, libkvm) = (m.fastest_peer(), m.index("libkvm's popcount"));
-        let rank9 = m.index("sux Rank9");
-        let floor = m.index("(the bitmap's word alone)");
-        let (alone, together) = (&m.dependent[floor], &m.independent[floor]);
-        let ours = &m.dependent[rank];
-        for (target, which, limit) in [
-            ("dependent, beside the fastest peer", peer, DEPENDENT_PEER),
-            ("dependent, beside libkvm", libkvm, DEPENDENT_LIBKVM),
+    /// Times each target's engines anew. Which peer is the fastest the passes
+    /// before have told: of many that take alike, the least of these very passes
+    /// would be the luckiest.
+    fn add(&mut self, place: &str, m: &Measured, all: &[Engine], queries: &Queries, passes: usize) {
+        let engine = |name| &all[m.index(name)];
+        let (ours, peer) = (engine("RankIndex"), &all[m.fastest_peer()]);
+        let (libkvm, rank9) = (engine("libkvm's popcount"), engine("sux Rank9"));
+        let floors = ["(the bitmap's word alone)", "(the word and a count)"].map(engine);
+
+        let timed = [ours, peer, libkvm, floors[0], floors[1]].map(Timed::dependent);
+        let t = in_turn(&timed, queries, passes);
+        for (target, limit, theirs, times) in [
+            ("dependent, beside the fastest peer", DEPENDENT_PEER, peer, &t[1]),
+            ("dependent, beside libkvm", DEPENDENT_LIBKVM, libkvm, &t[2]),
         ] {
-            self.row(place, target, ours, m.names[which], &m.dependent[which], alone, limit);
+            self.row(place, target, limit, theirs.name, [&t[0], times, &t[3], &t[4]]);
         }
-        let rank9 = &m.independent[rank9];
-        for (target, which, limit) in
-            [("batched, AVX-512", rank, BATCHED_AVX512), ("batched, no AVX-512", scalar, BATCHED)]
-        {
-            if which == scalar || engines::has_avx512() {
-                let ours = &m.batched[which];
-                self.row(place, target, ours, "sux Rank9, independent", rank9, together, limit);
+
+        for (target, limit, ours) in [
+            ("batched, AVX-512", BATCHED_AVX512, ours),
+            ("batched, no AVX-512", BATCHED, engine("RankIndex, no AVX-512")),
+        ] {
+            if limit == BATCHED || engines::has_avx512() {
+                let [rank9, alone, counted] = [rank9, floors[0], floors[1]].map(Timed::independent);
+                let timed = [Timed::batched(ours), rank9, alone, counted];
+                let t = in_turn(&timed, queries, passes);
+                let beside = "sux Rank9, independent";
+                self.row(place, target, limit, beside, [&t[0], &t[1], &t[2], &t[3]]);
             }
         }
     }
@@ -222,7 +264,7 @@ fn chart(title: &str, m: &Measured) -> Chart {
 
 fn main() {
     let Some(extent) = Extent::asked() else { return };
-    let passes = extent.either(3, 9);
+    let (passes, of_targets) = extent.either((3, 5), (5, 21));
     let n = extent.either(1 << 18, 1 << 19);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mixed = [Shape::Mixed];
@@ -272,7 +314,7 @@ fn main() {
                 let queries = Queries::new(&d.bitmap, &d.avail, asked, n).expect("pages");
                 let m = Measured::of(&engines, &queries, passes);
                 let title = format!("{place}, {what}");
-                targets.add(&title, &m);
+                targets.add(&title, &m, &engines, &queries, of_targets);
                 lookup = lookup.table(lookups_table(&title, &engines, &d, &m));
                 if asked == Asked::Present {
                     lookup = lookup.chart(chart(&title, &m));
@@ -282,12 +324,17 @@ fn main() {
         }
     }
     lookup.save().expect("room for the record");
-    targets.0.note("Ratios are of the two values of each pass; the median decides.");
+    targets.0.note(format!(
+        "{of_targets} passes of those that a target names and of the floors, one right after the other, \
+         another one first each time. Ratios are of the values of each pass; the median decides. Which \
+         peer is the fastest was told by the passes of the lookup tables.",
+    ));
     targets.0.note(
-        "The floor is a load of the page's own word of the bitmap, after dump_avail, with no count at \
-         all: no table with this bitmap can be faster. Where the floor's ratio is above what a target \
-         allows, memory stops it. Where every other page is absent and each lookup waits for the one \
-         before, how the processor guesses counts as much, and the floor needn't be one.",
+        "Floors: a load of the page's own word of the bitmap, after dump_avail; and the same with one of \
+         a 16-bit count for every 256 pages. They count no bits. No table with this bitmap can be faster \
+         than the first, none of this size with counts beside it than the second. Where a floor's ratio \
+         is above what a target allows, memory stops it. Where every other page is absent and each lookup \
+         waits for the one before, how the processor guesses counts as much, and the floor needn't be one.",
     );
     sizes.note(
         "Counting takes the bitmap as it is; copying makes a new one of the same size. Of each, \

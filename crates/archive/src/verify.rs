@@ -11,7 +11,6 @@ use crate::ArchiveReader;
 use crate::digest::{CellHash, Digester, cell_hash};
 use crate::error::{Error, Result};
 use crate::layout::CELL_SIZE;
-use crate::reader::scatter::BATCH_LEN;
 
 /// Cells that a thread checks at a time.
 const BATCH_CELLS: u64 = 256;
@@ -171,7 +170,7 @@ fn intact(archive: &ArchiveReader, cells: Range<u64>, threads: usize) -> Option<
         }
         Ok(())
     };
-    archive.by_frame(&wanted, threads, BATCH_LEN, &hash).ok()?;
+    archive.by_frame(&wanted, threads, &hash).ok()?;
     let hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let hashes: Vec<_> = hashes.into_iter().flatten().collect();
     (hashes.len() == non_zero).then_some(hashes)

@@ -5,7 +5,7 @@ mod common;
 use std::io;
 use std::ops::Range;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{NotMemory, memory, open, pack, related};
@@ -15,7 +15,7 @@ use vmcask_archive::{
     write,
 };
 use vmcask_dump::ReadAt;
-use vmcask_dump::source::Wanted;
+use vmcask_dump::source::{Piece, Sink, Wanted};
 
 fn unpack(reader: &ArchiveReader) -> Vec<u8> {
     let mut bytes = vec![0xaa; reader.len() as usize];
@@ -86,21 +86,40 @@ fn larger_than_what_is_read_at_once() {
     }
 }
 
-/// All of it by frames, as `scatter` hands it over.
-fn by_frames(reader: &ArchiveReader) -> io::Result<Vec<u8>> {
-    let all = Mutex::new(vec![0; reader.len() as usize]);
-    let wanted = [Wanted { off: 0, len: reader.len(), to: 0 }];
-    let scattered = reader.scatter(&wanted, 2, &|pieces| {
-        let mut all = all.lock().unwrap();
+/// What `scatter` hands over. Of pieces that may wait, it takes one offer out of
+/// `takes`; none where that is 0.
+struct Picky {
+    all: Mutex<Vec<u8>>,
+    offers: AtomicU64,
+    takes: u64,
+}
+
+impl Sink for Picky {
+    fn take(&self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        let mut all = self.all.lock().unwrap();
         for &(to, bytes) in pieces {
-            let place = &mut all[to as usize..][..<[u8]>::len(bytes)];
+            let place = &mut all[to as usize..][..bytes.len()];
             assert!(place.iter().all(|&b| b == 0), "a cell twice");
             place.copy_from_slice(bytes);
         }
         Ok(())
-    })?;
-    assert!(scattered, "it is in file order");
-    Ok(all.into_inner().unwrap())
+    }
+
+    fn try_take(&self, pieces: &[Piece<'_>]) -> io::Result<bool> {
+        let offer = self.offers.fetch_add(1, Ordering::Relaxed);
+        let takes = self.takes != 0 && offer % self.takes == self.takes - 1;
+        if takes { self.take(pieces).map(|()| true) } else { Ok(false) }
+    }
+}
+
+/// All of it by frames.
+fn by_frames(reader: &ArchiveReader, takes: u64) -> io::Result<Vec<u8>> {
+    let all = Mutex::new(vec![0; reader.len() as usize]);
+    let sink = Picky { all, offers: AtomicU64::new(0), takes };
+    let wanted = [Wanted { off: 0, len: reader.len(), to: 0 }];
+    assert!(reader.scatter(&wanted, 2, &sink)?, "it is in file order");
+    assert!(sink.offers.into_inner() > 5);
+    Ok(sink.all.into_inner().unwrap())
 }
 
 /// Frames are read many at once, and where that fails, one by one.
@@ -121,13 +140,15 @@ fn frames_out_of_a_file() {
     let reader =
         |bad| ArchiveReader::open(Arc::new(NotMemory { bytes: bytes.clone(), bad })).unwrap();
     let whole = reader(None);
-    assert!(by_frames(&whole).unwrap() == original);
+    for takes in [1, 3, 0] {
+        assert!(by_frames(&whole, takes).unwrap() == original, "one of {takes}");
+    }
     assert!(intact(&whole));
     for part in 1..4 {
         let from = bytes.len() / 5 * part;
         let frame = bytes[from..].windows(4).position(|w| w == 0xFD2F_B528u32.to_le_bytes());
         let damaged = reader(Some((from + frame.unwrap() + 20) as u64));
-        let e = by_frames(&damaged).map(drop).unwrap_err();
+        let e = by_frames(&damaged, 1).map(drop).unwrap_err();
         assert!(e.to_string().contains("reading"), "{e}");
         let report = verify(&damaged, 2, &|_| {}, &AtomicBool::new(false)).unwrap();
         // A frame's, and no more.

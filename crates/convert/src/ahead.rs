@@ -95,7 +95,7 @@ pub(crate) fn each_window(
     mut sink: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<bool> {
     let failed = |source| Error::Read { off: 0, len: 0, source };
-    if !source.scatter(&[], threads, &|_| Ok(())).map_err(failed)? {
+    if !source.scatter(&[], threads, &|_: &[Piece<'_>]| Ok(())).map_err(failed)? {
         return Ok(false);
     }
     let len = source.len();

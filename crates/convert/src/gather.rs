@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use vmcask_dump::source::Piece;
 
@@ -33,15 +33,26 @@ impl<'a> Gather<'a> {
 
     /// Writes pieces, best in ascending order.
     pub(crate) fn write(&self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        self.write_alone(lock(&self.writing), pieces)
+    }
+
+    /// The same, or `false` while another thread writes.
+    pub(crate) fn try_write(&self, pieces: &[Piece<'_>]) -> io::Result<bool> {
+        match self.writing.try_lock() {
+            Ok(alone) => self.write_alone(alone, pieces).map(|()| true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Poisoned(_)) => self.write(pieces).map(|()| true),
+        }
+    }
+
+    fn write_alone(&self, alone: MutexGuard<'_, ()>, pieces: &[Piece<'_>]) -> io::Result<()> {
         let follows = |a: &Piece<'_>, b: &Piece<'_>| a.0.checked_add(a.1.len() as u64) == Some(b.0);
-        {
-            let _alone = lock(&self.writing);
-            for run in pieces.chunk_by(follows) {
-                for run in run.chunks(MOST_SLICES) {
-                    self.write_run(run)?;
-                }
+        for run in pieces.chunk_by(follows) {
+            for run in run.chunks(MOST_SLICES) {
+                self.write_run(run)?;
             }
         }
+        drop(alone);
         for run in pieces.chunk_by(follows) {
             self.behind.wrote(run[0].0, run.iter().map(|p| p.1.len() as u64).sum());
         }
@@ -100,6 +111,19 @@ mod tests {
         file.read_exact_at(&mut written, 0).unwrap();
         assert!(written == expected);
         assert_eq!(file.metadata().unwrap().len(), expected.len() as u64);
+    }
+
+    #[test]
+    fn whoever_tries_does_not_wait() {
+        let file = tempfile::tempfile().unwrap();
+        let gather = Gather::new(&file);
+        let other = lock(&gather.writing);
+        assert!(!gather.try_write(&[(0, b"nothing")]).unwrap());
+        drop(other);
+        assert!(gather.try_write(&[(3, b"this"), (7, b"too")]).unwrap());
+        let mut written = [1; 10];
+        file.read_exact_at(&mut written, 0).unwrap();
+        assert_eq!(&written, b"\0\0\0thistoo");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vmcask_dump::ReadAt;
-use vmcask_dump::source::{Piece, Wanted};
+use vmcask_dump::source::{Piece, Sink, Wanted};
 
 use crate::behind::Behind;
 use crate::error::{Error, Result};
@@ -84,22 +84,14 @@ fn scattered(
     progress: &(dyn Fn(u64) + Sync),
     cancelled: &AtomicBool,
 ) -> Result<bool> {
-    let done = AtomicU64::new(0);
-    let failed = Mutex::new(None);
-    let gather = Gather::new(out.file());
-    let write_failed = |source| Error::Write { path: out.path().to_owned(), source };
-    let write = |pieces: &[Piece<'_>]| {
-        if cancelled.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let n = pieces.iter().map(|p| p.1.len() as u64).sum();
-        if let Err(e) = gather.write(pieces) {
-            lock(&failed).get_or_insert(e);
-            return Err(io::ErrorKind::Other.into());
-        }
-        progress(done.fetch_add(n, Ordering::Relaxed) + n);
-        Ok(())
+    let writing = Writing {
+        gather: Gather::new(out.file()),
+        done: AtomicU64::new(0),
+        failed: Mutex::new(None),
+        progress,
+        cancelled,
     };
+    let write_failed = |source| Error::Write { path: out.path().to_owned(), source };
     let mut chunks = Chunks { source, next: 0, data: 0..0 };
     loop {
         let (mut wanted, mut left) = (Vec::new(), SCATTERED);
@@ -113,17 +105,59 @@ fn scattered(
         if wanted.is_empty() {
             return Ok(first > 0);
         }
-        match source.scatter(&wanted, threads, &write) {
+        match source.scatter(&wanted, threads, &writing) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(_) if cancelled.load(Ordering::Relaxed) => return Err(Error::Cancelled),
             Err(e) => {
-                return Err(match lock(&failed).take() {
+                return Err(match lock(&writing.failed).take() {
                     Some(source) => write_failed(source),
                     None => Error::Read { off: wanted[0].off, len: 0, source: e },
                 });
             }
         }
+    }
+}
+
+/// Where scattered pieces go.
+struct Writing<'a> {
+    gather: Gather<'a>,
+    done: AtomicU64,
+    failed: Mutex<Option<io::Error>>,
+    progress: &'a (dyn Fn(u64) + Sync),
+    cancelled: &'a AtomicBool,
+}
+
+impl Writing<'_> {
+    fn write(
+        &self,
+        pieces: &[Piece<'_>],
+        write: impl FnOnce() -> io::Result<bool>,
+    ) -> io::Result<bool> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        match write() {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(e) => {
+                lock(&self.failed).get_or_insert(e);
+                return Err(io::ErrorKind::Other.into());
+            }
+        }
+        let n = pieces.iter().map(|p| p.1.len() as u64).sum();
+        (self.progress)(self.done.fetch_add(n, Ordering::Relaxed) + n);
+        Ok(true)
+    }
+}
+
+impl Sink for Writing<'_> {
+    fn take(&self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        self.write(pieces, || self.gather.write(pieces).map(|()| true)).map(|_| ())
+    }
+
+    fn try_take(&self, pieces: &[Piece<'_>]) -> io::Result<bool> {
+        self.write(pieces, || self.gather.try_write(pieces))
     }
 }
 
@@ -284,7 +318,7 @@ mod tests {
     #[test]
     fn archives_in_an_order_of_their_own() {
         let (original, reader) = archived();
-        assert!(reader.scatter(&[], 1, &|_| Ok(())).unwrap(), "it is in file order");
+        assert!(reader.scatter(&[], 1, &|_: &[Piece<'_>]| Ok(())).unwrap(), "it is in file order");
         assert!(restored(&reader) == original);
         // Pieces that begin and end within pages, out of order, and a header.
         let reader: Arc<dyn ReadAt> = Arc::new(reader);

@@ -77,7 +77,7 @@ impl ReadAt for Watched {
         self.inner.in_file(off)
     }
 
-    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         self.inner.scatter(wanted, threads, to)
     }
 

@@ -62,7 +62,7 @@ pub trait ReadAt: Send + Sync {
     ///
     /// `false`, and nothing is done, where no order costs less than another:
     /// then [`ReadAt::read_at`] is as good.
-    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         let _ = (wanted, threads, to);
         Ok(false)
     }
@@ -99,9 +99,24 @@ pub struct Wanted {
 /// Bytes, and the offset that they belong at.
 pub type Piece<'a> = (u64, &'a [u8]);
 
-/// Takes pieces that are at hand together, by ascending offsets. Several threads
-/// call it at a time.
-pub type Sink<'a> = &'a (dyn Fn(&[Piece<'_>]) -> io::Result<()> + Sync);
+/// Where pieces go, from several threads at a time. Every function of pieces is
+/// one.
+pub trait Sink: Sync {
+    /// Takes pieces that are at hand together, by ascending offsets.
+    fn take(&self, pieces: &[Piece<'_>]) -> io::Result<()>;
+
+    /// The same, or `false`, and nothing is taken, where the caller would wait for
+    /// another thread: it may have something better to do meanwhile.
+    fn try_take(&self, pieces: &[Piece<'_>]) -> io::Result<bool> {
+        self.take(pieces).map(|()| true)
+    }
+}
+
+impl<F: Fn(&[Piece<'_>]) -> io::Result<()> + Sync> Sink for F {
+    fn take(&self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        self(pieces)
+    }
+}
 
 impl std::fmt::Debug for dyn ReadAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -122,7 +137,7 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
         (**self).in_file(off)
     }
-    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         (**self).scatter(wanted, threads, to)
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
@@ -146,7 +161,7 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     fn in_file(&self, off: u64) -> Option<(&File, u64, u64)> {
         (**self).in_file(off)
     }
-    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         (**self).scatter(wanted, threads, to)
     }
     fn next_data(&self, off: u64) -> io::Result<Option<Range<u64>>> {
@@ -224,7 +239,7 @@ impl ReadAt for SubSource {
         let (file, at, n) = self.inner.in_file(self.start + off)?;
         Some((file, at, n.min(left)))
     }
-    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         if wanted.iter().any(|w| w.off.checked_add(w.len).is_none_or(|end| end > self.len)) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

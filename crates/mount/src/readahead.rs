@@ -262,7 +262,7 @@ mod tests {
             &self,
             wanted: &[Wanted],
             _: usize,
-            to: vmcask_dump::source::Sink<'_>,
+            to: &dyn vmcask_dump::source::Sink,
         ) -> io::Result<bool> {
             if self.in_order {
                 return Ok(false);
@@ -272,7 +272,7 @@ mod tests {
                 self.scattered.fetch_add(w.len, Ordering::Relaxed);
                 let range = w.off as usize..(w.off + w.len) as usize;
                 for (i, part) in self.bytes[range].chunks(1000).enumerate().rev() {
-                    to(&[(w.to + i as u64 * 1000, part)])?;
+                    to.take(&[(w.to + i as u64 * 1000, part)])?;
                 }
             }
             Ok(true)

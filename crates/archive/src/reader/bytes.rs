@@ -9,7 +9,7 @@ use vmcask_dump::source::{Sink, Wanted};
 
 use super::ArchiveReader;
 use super::extents::Entry;
-use super::scatter::{Stop, batch_len};
+use super::scatter::Stop;
 use crate::error::Result;
 use crate::layout::CELL_SIZE;
 
@@ -23,15 +23,13 @@ impl ReadAt for ArchiveReader {
     }
 
     /// Where slots are in another order than cells.
-    fn scatter(&self, pieces: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, pieces: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         if self.slots.is_none() {
             return Ok(false);
         }
-        self.by_frame(pieces, threads, batch_len(pieces), to).map(|()| true).map_err(|stop| {
-            match stop {
-                Stop::Archive(e) => io::Error::other(e),
-                Stop::Sink(e) => e,
-            }
+        self.by_frame(pieces, threads, to).map(|()| true).map_err(|stop| match stop {
+            Stop::Archive(e) => io::Error::other(e),
+            Stop::Sink(e) => e,
         })
     }
 

@@ -10,6 +10,7 @@ use crate::digest::{CellHash, cell_hash};
 use crate::error::{Error, Result};
 use crate::layout::CELL_SIZE;
 use vmcask_dump::ReadAt;
+use vmcask_dump::source::Piece;
 
 /// Consecutive cells of one extent: the first look at them.
 pub(super) struct Hashed {
@@ -152,7 +153,7 @@ impl<'a> Worker<'a> {
             }
         }
         // What decompresses, and not in this order, is asked for much at a time.
-        let much = src.scatter(&[], 1, &|_| Ok(()));
+        let much = src.scatter(&[], 1, &|_: &[Piece<'_>]| Ok(()));
         let much = much.map_err(|source| Error::Read { off: 0, len: 0, source })?;
         Ok(Self {
             src,

@@ -151,7 +151,7 @@ impl ReadAt for View {
     }
 
     /// As the sources do it, if any of them does.
-    fn scatter(&self, wanted: &[Wanted], threads: usize, to: Sink<'_>) -> io::Result<bool> {
+    fn scatter(&self, wanted: &[Wanted], threads: usize, to: &dyn Sink) -> io::Result<bool> {
         let mut of_sources = vec![Vec::new(); self.sources.len()];
         for w in wanted {
             let w_end = w.off + w.len;
@@ -181,7 +181,7 @@ impl ReadAt for View {
                 for at in (0..w.len).step_by(COPY) {
                     let bytes = &mut buf[..(w.len - at).min(COPY as u64) as usize];
                     source.read_exact_at(w.off + at, bytes)?;
-                    to(&[(w.to + at, bytes)])?;
+                    to.take(&[(w.to + at, bytes)])?;
                 }
             }
         }

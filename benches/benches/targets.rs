@@ -320,7 +320,7 @@ fn main() {
                     lookup = lookup.chart(chart(&title, &m));
                 }
             }
-            index_and_counting(&place, &d, passes, &mut sizes);
+            index_and_counting(&place, &d, of_targets, &mut sizes);
         }
     }
     lookup.save().expect("room for the record");
@@ -338,7 +338,7 @@ fn main() {
     );
     sizes.note(
         "Counting takes the bitmap as it is; copying makes a new one of the same size. Of each, \
-         three times as many passes.",
+         three times as many passes as of a target.",
     );
     Record::new("targets", "The rank index beside its targets", &command)
         .about("What was promised before it was measured. A NO stays in this table.")

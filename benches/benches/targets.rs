@@ -264,7 +264,7 @@ fn chart(title: &str, m: &Measured) -> Chart {
 
 fn main() {
     let Some(extent) = Extent::asked() else { return };
-    let (passes, of_targets) = extent.either((3, 5), (5, 21));
+    let (passes, of_targets) = extent.either((3, 5), (5, 13));
     let n = extent.either(1 << 18, 1 << 19);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mixed = [Shape::Mixed];

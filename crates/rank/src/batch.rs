@@ -7,10 +7,17 @@ use crate::simd::{self, count_ones_portable};
 
 /// Pages in a group.
 pub(crate) const GROUP: usize = 8;
-/// Groups whose lines are asked for ahead: more pages than the misses a core
-/// has under way at once. Both measured, with bitmaps in L2, in L3 and in
-/// memory.
-const AHEAD: usize = 4;
+/// Groups from placing one to counting up to its middles. Its places are stored
+/// as vectors and loaded one by one: from the store queue that takes three times
+/// as long as from L1, which they reach meanwhile.
+const PLACED: usize = 3;
+/// Groups from asking for one's words to counting in them: with [`PLACED`]'s the
+/// pages are more than the misses a core has under way at once. Both measured,
+/// with bitmaps in L1, in L3 and in memory.
+const AHEAD: usize = 3;
+/// Groups under way, and a power of two.
+const RING: usize = 8;
+const _: () = assert!(PLACED + AHEAD < RING);
 
 /// An index's arrays and `dump_avail`'s ranges, borrowed.
 #[derive(Clone, Copy)]
@@ -21,99 +28,125 @@ pub(crate) struct Tables<'a> {
     pub(crate) ranges: &'a [Range],
 }
 
-/// A way to rank a group's bits at once.
+/// A group of pages under way.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+pub(crate) struct Group {
+    /// Their bits, past the end of the bitmap for pages that have none.
+    pub(crate) bits: [u64; GROUP],
+    /// The first word of each bit's half of a block; 0 for bits past the end.
+    pub(crate) halves: [u64; GROUP],
+    /// The counts up to the middles of the blocks.
+    pub(crate) middles: [u64; GROUP],
+}
+
+/// The block of a half that begins at word `half`.
+#[inline(always)]
+pub(crate) fn block_of(half: u64) -> usize {
+    (half >> (BLOCK_SHIFT - 6)) as usize
+}
+
+/// A way to look up a group at once, in a bitmap that isn't empty.
 ///
 /// No closures, here and below: they'd be compiled without the instructions
 /// that the function around them may use. Implementations are inlined by force
 /// for the same reason.
 pub(crate) trait Ranks {
-    /// The pages' bits, `hole` where there is none.
-    #[inline(always)]
-    fn bits(&self, ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
-        avail::scan_group(ranges, hole, *pfns)
-    }
+    /// `bits` and `halves` become those of the pages.
+    fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group);
 
-    /// `out[i]` becomes the ordinal of `bits[i]`, [`ABSENT`] where not set or
-    /// past the end.
-    fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]);
+    /// `middles` becomes what the blocks of `halves` have, and the halves'
+    /// cache lines are asked for.
+    fn middles(&self, group: &mut Group);
+
+    /// `out[i]` becomes the ordinal of the group's page `i`, [`ABSENT`] where
+    /// its bit isn't set or is past the end.
+    fn ranks(&self, group: &Group, out: &mut [u64; GROUP]);
 }
 
-/// Looks up pages in groups, some time after asking for their cache lines.
+/// Looks up pages in groups, in three steps: where they are, their blocks'
+/// counts, their words.
 ///
 /// Nothing in a batch depends on the lookup before, but a processor looks only
 /// some hundred instructions ahead, and stops where it has asked for more
 /// lines than it can wait for at once: groups are small, so that it counts
 /// meanwhile. Beside 64 pages at a time this takes a fifth less where the
-/// bitmap lies in L3.
+/// bitmap lies in L3. The counts are a thirty-second of the bitmap, in L2 or L3
+/// for all but the largest machines: they are loaded without having been asked
+/// for.
 #[inline(always)]
 pub(crate) fn find(tables: &Tables, how: &impl Ranks, pfns: &[Pfn], out: &mut [u64]) {
     let n = pfns.len().min(out.len());
+    if tables.words.is_empty() {
+        out[..n].fill(ABSENT);
+        return;
+    }
     let (groups, rest) = pfns[..n].as_chunks();
     let mut last = [Pfn(u64::MAX); GROUP];
     last[..rest.len()].copy_from_slice(rest);
-
-    // Past the end, as a hole's bit has to be, but close: asking for lines at
-    // addresses that can't be is slow.
-    let hole = tables.words.len() as u64 * 64;
-    let count = n.div_ceil(GROUP);
-    let mut ring = [[0; GROUP]; AHEAD];
-    for (i, bits) in ring.iter_mut().enumerate().take(count) {
-        *bits = how.bits(tables.ranges, hole, groups.get(i).unwrap_or(&last));
-        prefetch(tables, bits);
-    }
     let (outs, rest) = out[..n].as_chunks_mut();
     let mut spare = [0; GROUP];
-    for i in 0..count {
-        let bits = ring[i % AHEAD];
-        if i + AHEAD < count {
-            let ahead = &mut ring[i % AHEAD];
-            *ahead = how.bits(tables.ranges, hole, groups.get(i + AHEAD).unwrap_or(&last));
-            prefetch(tables, ahead);
+
+    let count = n.div_ceil(GROUP);
+    let mut ring = [Group::default(); RING];
+    for i in 0..count + PLACED + AHEAD {
+        if i < count {
+            how.place(groups.get(i).unwrap_or(&last), &mut ring[i % RING]);
         }
-        // One call, which is inlined: two wouldn't be.
-        how.ranks(&bits, outs.get_mut(i).unwrap_or(&mut spare));
+        let Some(i) = i.checked_sub(PLACED) else { continue };
+        if i < count {
+            how.middles(&mut ring[i % RING]);
+        }
+        let Some(i) = i.checked_sub(AHEAD) else { continue };
+        how.ranks(&ring[i % RING], outs.get_mut(i).unwrap_or(&mut spare));
     }
     rest.copy_from_slice(&spare[..rest.len()]);
-}
-
-#[inline(always)]
-fn prefetch(tables: &Tables, bits: &[u64; GROUP]) {
-    for &bit in bits {
-        simd::prefetch(tables.words, (bit / 64) as usize);
-        simd::prefetch(tables.blocks, (bit >> BLOCK_SHIFT) as usize);
-    }
 }
 
 /// With what every processor has, and what the compiler makes of it for more.
 struct Portable<'a>(&'a Tables<'a>);
 
 impl Ranks for Portable<'_> {
-    /// In steps, each a loop of its own over as many as it always is: loads
-    /// close together, and arithmetic that the compiler makes vectors of.
     #[inline(always)]
-    fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
-        let Tables { words, blocks, supers, .. } = *self.0;
-        let end = words.len() as u64 * 64;
-        if words.is_empty() {
-            out.fill(ABSENT);
-            return;
+    fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group) {
+        let end = self.0.words.len() as u64 * 64;
+        group.bits = avail::scan_group(self.0.ranges, end, *pfns);
+        for (half, &bit) in group.halves.iter_mut().zip(&group.bits) {
+            let at = if bit < end { bit } else { 0 };
+            *half = at >> (BLOCK_SHIFT - 1) << 1;
         }
-        let (mut own, mut other, mut middle) = ([0; GROUP], [0; GROUP], [0; GROUP]);
+    }
+
+    #[inline(always)]
+    fn middles(&self, group: &mut Group) {
+        let Tables { words, blocks, supers, .. } = *self.0;
+        for (middle, &half) in group.middles.iter_mut().zip(&group.halves) {
+            simd::prefetch(words, half as usize);
+            let block = block_of(half);
+            let superblock = supers[block >> (SUPER_SHIFT - BLOCK_SHIFT)];
+            *middle = superblock.wrapping_add(blocks[block].into());
+        }
+    }
+
+    /// In two loops over as many as it always is: loads close together, and
+    /// arithmetic that the compiler makes vectors of.
+    #[inline(always)]
+    fn ranks(&self, group: &Group, out: &mut [u64; GROUP]) {
+        let words = self.0.words;
+        let end = words.len() as u64 * 64;
+        let (mut own, mut other) = ([0; GROUP], [0; GROUP]);
+        for i in 0..GROUP {
+            let word = group.halves[i] as usize + (group.bits[i] >> 6 & 1) as usize;
+            (own[i], other[i]) = (words[word], words[word ^ 1]);
+        }
         for i in 0..GROUP {
             // A branch on presence would be mispredicted for every other page
             // of a half-present batch: count for any bit, then choose.
-            let at = if bits[i] < end { bits[i] } else { 0 };
-            let word = (at / 64) as usize;
-            (own[i], other[i]) = (words[word], words[word ^ 1]);
-            middle[i] = supers[(at >> SUPER_SHIFT) as usize]
-                .wrapping_add(blocks[(at >> BLOCK_SHIFT) as usize].into());
-        }
-        for i in 0..GROUP {
-            let bit = bits[i];
+            let bit = group.bits[i];
             let present = u64::from(bit < end) & (own[i] >> (bit & 63));
             let (own, other, down) = to_count(bit, own[i], other[i]);
             let count = count_ones_portable(own, other);
-            let ordinal = middle[i].wrapping_add((count ^ down).wrapping_sub(down));
+            let ordinal = group.middles[i].wrapping_add((count ^ down).wrapping_sub(down));
             out[i] = if present & 1 != 0 { ordinal } else { ABSENT };
         }
     }

@@ -1,19 +1,17 @@
 //! Eight pages at a time as two vectors of four, their words loaded in pairs.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi8, _mm256_add_epi64, _mm256_and_si256,
-    _mm256_blendv_epi8, _mm256_cmpeq_epi64, _mm256_cmpgt_epi64, _mm256_loadu_si256,
-    _mm256_or_si256, _mm256_sad_epu8, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi64x,
-    _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_sllv_epi64, _mm256_srli_epi16,
+    __m256i, _mm256_add_epi8, _mm256_add_epi64, _mm256_and_si256, _mm256_blendv_epi8,
+    _mm256_cmpeq_epi64, _mm256_cmpgt_epi64, _mm256_loadu_si256, _mm256_or_si256, _mm256_sad_epu8,
+    _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_shuffle_epi8,
+    _mm256_slli_epi64, _mm256_sllv_epi64, _mm256_srli_epi16, _mm256_srli_epi64,
     _mm256_storeu_si256, _mm256_sub_epi64, _mm256_unpackhi_epi64, _mm256_unpacklo_epi64,
     _mm256_xor_si256,
 };
 
 use super::Fitting;
 use crate::Pfn;
-use crate::avail::Range;
-use crate::batch::{self, GROUP, Ranks, Tables};
-use crate::index::{BLOCK_SHIFT, SUPER_SHIFT};
+use crate::batch::{self, GROUP, Group, Ranks, Tables};
 
 const LANES: usize = 4;
 
@@ -29,28 +27,35 @@ struct Pairs<'a>(&'a Fitting<'a>);
 
 impl Ranks for Pairs<'_> {
     #[inline(always)]
-    fn bits(&self, ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
-        // SAFETY: as below.
-        unsafe { scan(ranges, hole, pfns) }
+    fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group) {
+        // SAFETY: `find_batch` alone makes this type, which has the features.
+        unsafe { place(self.0, pfns, group) }
     }
 
     #[inline(always)]
-    fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
-        // SAFETY: `find_batch` alone makes this type, which has the features.
-        unsafe { ranks(self.0, bits, out) }
+    fn middles(&self, group: &mut Group) {
+        // SAFETY: `halves` is of `place`, or 0.
+        unsafe { self.0.middles(group) }
+    }
+
+    #[inline(always)]
+    fn ranks(&self, group: &Group, out: &mut [u64; GROUP]) {
+        // SAFETY: as both above.
+        unsafe { ranks(self.0, group, out) }
     }
 }
 
-/// [`avail::scan_group`](crate::avail::scan_group).
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scan(ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
+fn place(tables: &Fitting, pfns: &[Pfn; GROUP], group: &mut Group) {
+    let Tables { words, ranges, .. } = tables.0;
+    let end = words.len() as u64 * 64;
     // SAFETY: 8 pages are 8 u64, 64 bytes.
     let (a, b) = unsafe {
         let pfns = pfns.as_ptr().cast::<__m256i>();
         (_mm256_loadu_si256(pfns), _mm256_loadu_si256(pfns.add(1)))
     };
-    let (mut of_a, mut of_b) = (splat(hole), splat(hole));
+    let (mut of_a, mut of_b) = (splat(end), splat(end));
     for r in ranges.iter().rev() {
         let (first, pages, bit) = (splat(r.first), splat(r.pages ^ SIGN), splat(r.bit));
         let (in_a, in_b) = (_mm256_sub_epi64(a, first), _mm256_sub_epi64(b, first));
@@ -58,46 +63,29 @@ fn scan(ranges: &[Range], hole: u64, pfns: &[Pfn; GROUP]) -> [u64; GROUP] {
         of_a = _mm256_blendv_epi8(of_a, bit_of(in_a), before(in_a, pages));
         of_b = _mm256_blendv_epi8(of_b, bit_of(in_b), before(in_b, pages));
     }
-    let mut bits = [0; GROUP];
-    let (fours, _) = bits.as_chunks_mut();
-    store(&mut fours[0], of_a);
-    store(&mut fours[1], of_b);
-    bits
+    let bits = group.bits.as_chunks_mut().0.iter_mut();
+    let places = bits.zip(group.halves.as_chunks_mut().0);
+    for ((bits, halves), bit) in places.zip([of_a, of_b]) {
+        store(bits, bit);
+        let at = _mm256_and_si256(bit, before(bit, splat(end ^ SIGN)));
+        store(halves, _mm256_slli_epi64::<1>(_mm256_srli_epi64::<7>(at)));
+    }
 }
 
+/// # Safety
+/// The group's `halves` have been placed by [`place`], with these tables.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-fn ranks(tables: &Fitting, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
-    let Tables { words, blocks, supers, .. } = tables.0;
-    let end = splat((words.len() as u64 * 64) ^ SIGN);
-    let mut at = [0; GROUP];
-    for (at, bits) in at.as_chunks_mut::<LANES>().0.iter_mut().zip(bits.as_chunks().0) {
-        let bit = load(bits);
-        store(at, _mm256_and_si256(bit, before(bit, end)));
-    }
-    let mut middle = [0; GROUP];
-    for (middle, &at) in middle.iter_mut().zip(&at) {
-        let at = at as usize;
-        // SAFETY: at < words.len() * 64, that being over 0, and `Fitting::new`
-        // has checked the lengths: block < blocks.len(), superblock <
-        // supers.len().
-        *middle = unsafe {
-            let superblock = supers.get_unchecked(at >> SUPER_SHIFT);
-            superblock.wrapping_add((*blocks.get_unchecked(at >> BLOCK_SHIFT)).into())
-        };
-    }
-    let fours = bits.as_chunks::<LANES>().0.iter().zip(at.as_chunks::<LANES>().0);
-    let results = middle.as_chunks().0.iter().zip(out.as_chunks_mut().0);
-    for ((bits, at), (middle, out)) in fours.zip(results) {
-        // SAFETY: as above, half a block being two words and words.len() a
-        // multiple of four.
-        let half = |at: u64| unsafe {
-            let half = words.as_ptr().add((at >> (BLOCK_SHIFT - 1)) as usize * 2);
-            _mm_loadu_si128(half.cast::<__m128i>())
-        };
+unsafe fn ranks(tables: &Fitting, group: &Group, out: &mut [u64; GROUP]) {
+    let end = splat((tables.0.words.len() as u64 * 64) ^ SIGN);
+    let places = group.bits.as_chunks().0.iter().zip(group.halves.as_chunks::<LANES>().0);
+    let results = group.middles.as_chunks().0.iter().zip(out.as_chunks_mut().0);
+    for ((bits, halves), (middle, out)) in places.zip(results) {
+        // SAFETY: as the caller promises.
+        let half = |i: usize| unsafe { tables.half(halves[i]) };
         // Unpacking interleaves within 128 bits: so the order is 0, 1, 2, 3.
-        let even = _mm256_set_m128i(half(at[2]), half(at[0]));
-        let odd = _mm256_set_m128i(half(at[3]), half(at[1]));
+        let even = _mm256_set_m128i(half(2), half(0));
+        let odd = _mm256_set_m128i(half(3), half(1));
         let (low, high) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
 
         let bit = load(bits);

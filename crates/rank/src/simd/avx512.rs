@@ -1,18 +1,19 @@
-//! Eight pages at a time with gathers and VPOPCNTDQ.
+//! Eight pages at a time with VPOPCNTDQ.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmplt_epu64_mask, _mm512_cvtepu32_epi64,
-    _mm512_i64gather_epi32, _mm512_i64gather_epi64, _mm512_loadu_si512, _mm512_mask_add_epi64,
-    _mm512_mask_blend_epi64, _mm512_mask_mov_epi64, _mm512_maskz_mov_epi64, _mm512_min_epu64,
-    _mm512_permutex_epi64, _mm512_popcnt_epi64, _mm512_set1_epi64, _mm512_slli_epi64,
-    _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi64,
-    _mm512_test_epi64_mask, _mm512_xor_si512,
+    __m512i, _mm256_set_m128i, _mm512_add_epi64, _mm512_castsi256_si512, _mm512_cmplt_epu64_mask,
+    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi64, _mm512_mask_and_epi64,
+    _mm512_mask_blend_epi64, _mm512_mask_sub_epi64, _mm512_mask_test_epi64_mask,
+    _mm512_mask_xor_epi64, _mm512_maskz_and_epi64, _mm512_maskz_mov_epi64, _mm512_permutex_epi64,
+    _mm512_popcnt_epi64, _mm512_rolv_epi64, _mm512_set1_epi64, _mm512_slli_epi64,
+    _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi64, _mm512_testn_epi64_mask,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 
 use super::Fitting;
 use crate::Pfn;
-use crate::batch::{self, GROUP, Ranks};
-use crate::index::{ABSENT, BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
+use crate::batch::{self, GROUP, Group, Ranks, Tables};
+use crate::index::{ABSENT, BLOCK_WORDS, SUPER_WORDS};
 
 const LANES: usize = GROUP;
 
@@ -25,21 +26,32 @@ pub(super) fn detected() -> bool {
 /// [`batch::find_portable`], eight pages at a time.
 #[target_feature(enable = "avx512f,avx512vpopcntdq,bmi1,bmi2,popcnt")]
 pub(super) fn find_batch(tables: &Fitting, pfns: &[Pfn], out: &mut [u64]) {
-    batch::find(&tables.0, &Gathers(tables), pfns, out);
+    batch::find(&tables.0, &Inserts(tables), pfns, out);
 }
 
 /// Tables that fit, where the processor has the features.
-struct Gathers<'a>(&'a Fitting<'a>);
+///
+/// No gathers: they take as long as loads one by one, longer on some
+/// processors, and can't be had for single counts of 16 bits.
+struct Inserts<'a>(&'a Fitting<'a>);
 
-impl Ranks for Gathers<'_> {
+impl Ranks for Inserts<'_> {
     #[inline(always)]
-    fn ranks(&self, bits: &[u64; GROUP], out: &mut [u64; GROUP]) {
-        // SAFETY: 8 u64 are 64 bytes, there and here. `find_batch` alone makes
-        // this type, which has the features.
-        unsafe {
-            let ordinals = rank(self.0, _mm512_loadu_si512(bits.as_ptr().cast()));
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), ordinals);
-        }
+    fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group) {
+        // SAFETY: `find_batch` alone makes this type, which has the features.
+        unsafe { place(self.0, pfns, group) }
+    }
+
+    #[inline(always)]
+    fn middles(&self, group: &mut Group) {
+        // SAFETY: `halves` is of `place`, or 0.
+        unsafe { self.0.middles(group) }
+    }
+
+    #[inline(always)]
+    fn ranks(&self, group: &Group, out: &mut [u64; GROUP]) {
+        // SAFETY: as both above.
+        unsafe { ranks(self.0, group, out) }
     }
 }
 
@@ -58,14 +70,10 @@ pub(super) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
         let (middles, last) = blocks.as_chunks_mut::<2>();
         for (words, middles) in pairs.iter().zip(middles) {
             let mut halves = [0u64; LANES];
-            // SAFETY: 8 u64 are 64 bytes, there and here.
-            unsafe {
-                let ones = _mm512_popcnt_epi64(_mm512_loadu_si512(words.as_ptr().cast()));
-                // Each lane and its neighbour: half a block.
-                let swapped = _mm512_permutex_epi64::<0b10_11_00_01>(ones);
-                let sums = _mm512_add_epi64(ones, swapped);
-                _mm512_storeu_si512(halves.as_mut_ptr().cast(), sums);
-            }
+            let ones = _mm512_popcnt_epi64(load(words));
+            // Each lane and its neighbour: half a block.
+            let swapped = _mm512_permutex_epi64::<0b10_11_00_01>(ones);
+            store(&mut halves, _mm512_add_epi64(ones, swapped));
             let to_second = halves[0] + halves[2] + halves[4];
             *middles = [(within + halves[0]) as u16, (within + to_second) as u16];
             within += to_second + halves[6];
@@ -82,57 +90,70 @@ pub(super) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
     (blocks, supers)
 }
 
-/// The ordinals of 8 bits, [`ABSENT`] where not set or past the end.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn place(tables: &Fitting, pfns: &[Pfn; GROUP], group: &mut Group) {
+    let Tables { words, ranges, .. } = tables.0;
+    let end = splat(words.len() as u64 * 64);
+    // SAFETY: 8 pages are 8 u64, 64 bytes.
+    let pfn = unsafe { _mm512_loadu_si512(pfns.as_ptr().cast()) };
+    let mut bit = end;
+    for r in ranges.iter().rev() {
+        let within = _mm512_sub_epi64(pfn, splat(r.first));
+        let inside = _mm512_cmplt_epu64_mask(within, splat(r.pages));
+        bit = _mm512_mask_add_epi64(bit, inside, within, splat(r.bit));
+    }
+    store(&mut group.bits, bit);
+    let at = _mm512_maskz_mov_epi64(_mm512_cmplt_epu64_mask(bit, end), bit);
+    store(&mut group.halves, _mm512_slli_epi64::<1>(_mm512_srli_epi64::<7>(at)));
+}
+
+/// # Safety
+/// The group's `halves` have been placed by [`place`], with these tables.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vpopcntdq")]
-fn rank(t: &Fitting, bit: __m512i) -> __m512i {
-    let t = &t.0;
-    let within = _mm512_cmplt_epu64_mask(bit, splat(t.words.len() as u64 * 64));
-    let bit = _mm512_maskz_mov_epi64(within, bit);
-    // The two words on this side of the block's middle.
-    let half = _mm512_slli_epi64::<1>(_mm512_srli_epi64::<7>(bit));
-    let block = _mm512_srli_epi64::<BLOCK_SHIFT>(bit);
-    // A gather takes 32 bits: the last count is taken with the one before
-    // it, so as not to read past the end.
-    let pair = _mm512_min_epu64(block, splat(t.blocks.len() as u64 - 2));
-    let second = _mm512_slli_epi64::<4>(_mm512_sub_epi64(block, pair));
-    let superblock = _mm512_srli_epi64::<SUPER_SHIFT>(bit);
-    // SAFETY: bit < words.len() * 64 and `Fitting::new` has checked the
-    // lengths, so: half <= words.len() - 2, words being a multiple of 4;
-    // block < blocks.len(), and pair <= blocks.len() - 2, which doesn't
-    // wrap; superblock < supers.len().
-    let (low, high, pair, superblock) = unsafe {
-        let words = t.words.as_ptr().cast();
-        (
-            _mm512_i64gather_epi64::<8>(half, words),
-            _mm512_i64gather_epi64::<8>(half, words.add(1)),
-            _mm512_i64gather_epi32::<2>(pair, t.blocks.as_ptr().cast()),
-            _mm512_i64gather_epi64::<8>(superblock, t.supers.as_ptr().cast()),
-        )
-    };
-    let pair = _mm512_srlv_epi64(_mm512_cvtepu32_epi64(pair), second);
-    let middle = _mm512_and_si512(pair, splat(0xffff));
+unsafe fn ranks(tables: &Fitting, group: &Group, out: &mut [u64; GROUP]) {
+    // SAFETY: as the caller promises.
+    let half = |i: usize| unsafe { tables.half(group.halves[i]) };
+    let two = |i| _mm256_set_m128i(half(i + 2), half(i));
+    let four = |i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(two(i)), two(i + 4));
+    // Unpacking interleaves within 128 bits: so the order is 0, 1, 2 and on.
+    let (even, odd) = (four(0), four(1));
+    let (low, high) = (_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd));
 
-    let in_high = _mm512_test_epi64_mask(bit, splat(64));
-    let own = _mm512_sllv_epi64(splat(1), _mm512_and_si512(bit, splat(63)));
-    let word = _mm512_mask_blend_epi64(in_high, low, high);
-    let present = within & _mm512_test_epi64_mask(word, own);
+    let bit = load(&group.bits);
+    let within = _mm512_cmplt_epu64_mask(bit, splat(tables.0.words.len() as u64 * 64));
+    let in_low = _mm512_testn_epi64_mask(bit, splat(64));
+    let own = _mm512_rolv_epi64(splat(1), bit);
+    let word = _mm512_mask_blend_epi64(in_low, high, low);
+    let present = _mm512_mask_test_epi64_mask(within, word, own);
 
-    // As `to_count`: up from the middle what lies below the bit,
-    // down to it what doesn't.
+    // As `to_count`: the half's bits below the bit, or all but those where the
+    // middle is above.
     let below = _mm512_sub_epi64(own, splat(1));
-    let below_low = _mm512_mask_mov_epi64(below, in_high, splat(u64::MAX));
-    let below_high = _mm512_maskz_mov_epi64(in_high, below);
-    let up = _mm512_test_epi64_mask(bit, splat(128));
-    let flip = _mm512_mask_mov_epi64(splat(u64::MAX), up, splat(0));
-    let count = _mm512_add_epi64(
-        _mm512_popcnt_epi64(_mm512_and_si512(low, _mm512_xor_si512(below_low, flip))),
-        _mm512_popcnt_epi64(_mm512_and_si512(high, _mm512_xor_si512(below_high, flip))),
-    );
-    let from = _mm512_add_epi64(superblock, middle);
-    let down = _mm512_sub_epi64(from, count);
-    let ordinal = _mm512_mask_add_epi64(down, up, from, count);
-    _mm512_mask_mov_epi64(splat(ABSENT), present, ordinal)
+    let of_low = _mm512_mask_and_epi64(low, in_low, low, below);
+    let of_high = _mm512_maskz_and_epi64(!in_low, high, below);
+    let down = _mm512_testn_epi64_mask(bit, splat(128));
+    let of_low = _mm512_mask_xor_epi64(of_low, down, of_low, low);
+    let of_high = _mm512_mask_xor_epi64(of_high, down, of_high, high);
+    let count = _mm512_add_epi64(_mm512_popcnt_epi64(of_low), _mm512_popcnt_epi64(of_high));
+    let count = _mm512_mask_sub_epi64(count, down, splat(0), count);
+    let middle = load(&group.middles);
+    store(out, _mm512_mask_add_epi64(splat(ABSENT), present, middle, count));
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(from: &[u64; LANES]) -> __m512i {
+    // SAFETY: 8 u64 are 64 bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(to: &mut [u64; LANES], v: __m512i) {
+    // SAFETY: 8 u64 are 64 bytes.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) }
 }
 
 #[inline]

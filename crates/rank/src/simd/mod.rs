@@ -8,9 +8,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m128i, _mm_loadu_si128};
+
+#[cfg(target_arch = "x86_64")]
+use crate::batch::Group;
 use crate::batch::{self, Tables};
 #[cfg(target_arch = "x86_64")]
-use crate::index::{BLOCK_WORDS, SUPER_WORDS};
+use crate::index::{BLOCK_SHIFT, BLOCK_WORDS, SUPER_SHIFT, SUPER_WORDS};
 use crate::{Pfn, index};
 
 /// Calls `$portable` compiled with `$features` where the processor has them
@@ -175,13 +180,41 @@ struct Fitting<'a>(Tables<'a>);
 
 #[cfg(target_arch = "x86_64")]
 impl<'a> Fitting<'a> {
-    /// `None` where the lengths don't fit, and where there is a single block:
-    /// AVX-512 gathers counts in pairs.
+    /// `None` where the lengths don't fit, and where there are none.
     fn new(tables: Tables<'a>) -> Option<Self> {
         let Tables { words, blocks, supers, .. } = tables;
         let fit = words.len() == blocks.len().checked_mul(BLOCK_WORDS)?
             && supers.len() >= words.len().div_ceil(SUPER_WORDS);
-        (fit && blocks.len() >= 2).then_some(Self(tables))
+        (fit && !words.is_empty()).then_some(Self(tables))
+    }
+
+    /// [`batch::Ranks::middles`].
+    ///
+    /// # Safety
+    /// All of the group's `halves` are less than `words.len()`.
+    #[inline(always)]
+    unsafe fn middles(&self, group: &mut Group) {
+        let Tables { words, blocks, supers, .. } = self.0;
+        for (middle, &half) in group.middles.iter_mut().zip(&group.halves) {
+            prefetch(words, half as usize);
+            let block = batch::block_of(half);
+            // SAFETY: half < words.len(), and `new` has checked the lengths:
+            // block < blocks.len(), superblock < supers.len().
+            *middle = unsafe {
+                let superblock = supers.get_unchecked(block >> (SUPER_SHIFT - BLOCK_SHIFT));
+                superblock.wrapping_add((*blocks.get_unchecked(block)).into())
+            };
+        }
+    }
+
+    /// The two words from `half` on.
+    ///
+    /// # Safety
+    /// `half` is even and less than `words.len()`.
+    #[inline(always)]
+    unsafe fn half(&self, half: u64) -> __m128i {
+        // SAFETY: words.len() is a multiple of 4: there is another word.
+        unsafe { _mm_loadu_si128(self.0.words.as_ptr().add(half as usize).cast()) }
     }
 }
 
@@ -307,7 +340,8 @@ mod tests {
         }
     }
 
-    /// Tables whose lengths don't belong together never reach the gathers.
+    /// Tables whose lengths don't belong together are never loaded from
+    /// unchecked.
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn unfit_tables_are_refused() {
@@ -315,8 +349,8 @@ mod tests {
             let (words, blocks, supers) = (&vec![0; w][..], &vec![0; b][..], &vec![0; s][..]);
             Fitting::new(Tables { words, blocks, supers, ranges: &[] }).is_some()
         };
-        assert!(fits(8, 2, 1) && fits(1028, 257, 2));
-        assert!(!fits(0, 0, 1) && !fits(4, 1, 1) && !fits(7, 2, 1) && !fits(12, 2, 1));
+        assert!(fits(4, 1, 1) && fits(8, 2, 1) && fits(1028, 257, 2));
+        assert!(!fits(0, 0, 1) && !fits(7, 2, 1) && !fits(12, 2, 1));
         assert!(!fits(8, 3, 1) && !fits(8, 2, 0) && !fits(1028, 257, 1));
     }
 }

@@ -338,7 +338,7 @@ pub(crate) fn count_portable(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
 /// Counts whole blocks with `within` set bits before them in their
 /// superblock; the number behind them.
 #[inline(always)]
-fn count_blocks(words: &[u64], middles: &mut [u16], mut within: u64) -> u64 {
+pub(crate) fn count_blocks(words: &[u64], middles: &mut [u16], mut within: u64) -> u64 {
     for (&[a, b, c, d], middle) in words.as_chunks::<BLOCK_WORDS>().0.iter().zip(middles) {
         let lower = count_ones_portable(a, b);
         let upper = count_ones_portable(c, d);

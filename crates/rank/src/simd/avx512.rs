@@ -1,19 +1,22 @@
 //! Eight pages at a time with VPOPCNTDQ.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_set_m128i, _mm512_add_epi64, _mm512_castsi256_si512, _mm512_cmplt_epu64_mask,
-    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi64, _mm512_mask_and_epi64,
-    _mm512_mask_blend_epi64, _mm512_mask_sub_epi64, _mm512_mask_test_epi64_mask,
-    _mm512_mask_xor_epi64, _mm512_maskz_and_epi64, _mm512_maskz_mov_epi64, _mm512_permutex_epi64,
-    _mm512_popcnt_epi64, _mm512_rolv_epi64, _mm512_set1_epi64, _mm512_slli_epi64,
-    _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi64, _mm512_testn_epi64_mask,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    __m512i, _mm_cvtsi128_si32, _mm256_set_m128i, _mm256_storeu_si256, _mm512_add_epi32,
+    _mm512_add_epi64, _mm512_alignr_epi32, _mm512_castsi256_si512, _mm512_castsi512_si128,
+    _mm512_cmplt_epu64_mask, _mm512_cvtepi32_epi16, _mm512_inserti64x4, _mm512_loadu_si512,
+    _mm512_mask_add_epi64, _mm512_mask_and_epi64, _mm512_mask_blend_epi64, _mm512_mask_sub_epi64,
+    _mm512_mask_test_epi64_mask, _mm512_mask_xor_epi64, _mm512_maskz_and_epi64,
+    _mm512_maskz_mov_epi64, _mm512_or_si512, _mm512_permutex2var_epi32, _mm512_permutexvar_epi32,
+    _mm512_popcnt_epi64, _mm512_rolv_epi64, _mm512_set1_epi32, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_storeu_si512,
+    _mm512_sub_epi32, _mm512_sub_epi64, _mm512_testn_epi64_mask, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi64,
 };
 
 use super::Fitting;
 use crate::Pfn;
 use crate::batch::{self, GROUP, Group, Ranks, Tables};
-use crate::index::{ABSENT, BLOCK_WORDS, SUPER_WORDS};
+use crate::index::{self, ABSENT, BLOCK_WORDS, SUPER_WORDS};
 
 const LANES: usize = GROUP;
 
@@ -55,8 +58,10 @@ impl Ranks for Inserts<'_> {
     }
 }
 
-/// [`index::count_portable`](crate::index::count_portable), two blocks at
-/// a time.
+/// Blocks counted at once.
+const BLOCKS: usize = 16;
+
+/// [`index::count_portable`], sixteen blocks at a time.
 #[target_feature(enable = "avx512f,avx512vpopcntdq,popcnt")]
 pub(super) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
     let mut blocks = vec![0; words.len() / BLOCK_WORDS];
@@ -65,29 +70,60 @@ pub(super) fn count(words: &[u64]) -> (Vec<u16>, Vec<u64>) {
     let of_super = SUPER_WORDS / BLOCK_WORDS;
     for (words, blocks) in words.chunks(SUPER_WORDS).zip(blocks.chunks_mut(of_super)) {
         supers.push(total);
-        let mut within = 0;
-        let (pairs, rest) = words.as_chunks::<LANES>();
-        let (middles, last) = blocks.as_chunks_mut::<2>();
-        for (words, middles) in pairs.iter().zip(middles) {
-            let mut halves = [0u64; LANES];
-            let ones = _mm512_popcnt_epi64(load(words));
-            // Each lane and its neighbour: half a block.
-            let swapped = _mm512_permutex_epi64::<0b10_11_00_01>(ones);
-            store(&mut halves, _mm512_add_epi64(ones, swapped));
-            let to_second = halves[0] + halves[2] + halves[4];
-            *middles = [(within + halves[0]) as u16, (within + to_second) as u16];
-            within += to_second + halves[6];
+        let mut within = _mm512_setzero_si512();
+        let (groups, rest) = words.as_chunks();
+        let (middles, last) = blocks.as_chunks_mut();
+        for (words, middles) in groups.iter().zip(middles) {
+            within = count_group(words, middles, within);
         }
-        // Four words, or none.
-        if let ([a, b, c, d], [middle]) = (rest, last) {
-            let first = u64::from(a.count_ones() + b.count_ones());
-            *middle = (within + first) as u16;
-            within += first + u64::from(c.count_ones() + d.count_ones());
-        }
-        total += within;
+        let within = _mm_cvtsi128_si32(_mm512_castsi512_si128(within)) as u64;
+        total += index::count_blocks(rest, last, within);
     }
     supers.push(total);
     (blocks, supers)
+}
+
+/// Where [`count_group`] has its blocks' lower halves, and the upper.
+const LOWER: [i32; BLOCKS] = [0, 8, 2, 10, 1, 9, 3, 11, 16, 24, 18, 26, 17, 25, 19, 27];
+const UPPER: [i32; BLOCKS] = [4, 12, 6, 14, 5, 13, 7, 15, 20, 28, 22, 30, 21, 29, 23, 31];
+
+/// Counts blocks with `within` set bits before them, in each of 16 numbers; the
+/// number behind them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vpopcntdq")]
+fn count_group(
+    words: &[u64; BLOCKS * BLOCK_WORDS],
+    middles: &mut [u16; BLOCKS],
+    within: __m512i,
+) -> __m512i {
+    // Each vector has two blocks. Of two vectors, sums of half a block's words:
+    // of all four blocks, which come in the order 0, 2, 1, 3.
+    let (vectors, _) = words.as_chunks();
+    let sums = |i: usize| {
+        let ones = |i| _mm512_popcnt_epi64(load(&vectors[i]));
+        let (a, b) = (ones(2 * i), ones(2 * i + 1));
+        _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+    };
+    let pair = |i| _mm512_or_si512(sums(i), _mm512_slli_epi64::<32>(sums(i + 1)));
+    let (a, b) = (pair(0), pair(2));
+    // SAFETY: 16 i32 are 64 bytes.
+    let places = |p: &[i32; BLOCKS]| unsafe { _mm512_loadu_si512(p.as_ptr().cast()) };
+    let lower = _mm512_permutex2var_epi32(a, places(&LOWER), b);
+    let upper = _mm512_permutex2var_epi32(a, places(&UPPER), b);
+
+    // To each block's sum come those of the 1, 2, 4 and 8 before it.
+    let zero = _mm512_setzero_si512();
+    let sum = _mm512_add_epi32(lower, upper);
+    let sum = _mm512_add_epi32(sum, _mm512_alignr_epi32::<15>(sum, zero));
+    let sum = _mm512_add_epi32(sum, _mm512_alignr_epi32::<14>(sum, zero));
+    let sum = _mm512_add_epi32(sum, _mm512_alignr_epi32::<12>(sum, zero));
+    let sum = _mm512_add_epi32(sum, _mm512_alignr_epi32::<8>(sum, zero));
+    let middle = _mm512_add_epi32(within, _mm512_sub_epi32(sum, upper));
+    // SAFETY: 16 u16 are 32 bytes.
+    unsafe {
+        _mm256_storeu_si256(middles.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(middle));
+    }
+    _mm512_add_epi32(within, _mm512_permutexvar_epi32(_mm512_set1_epi32(15), sum))
 }
 
 #[inline]

@@ -16,7 +16,7 @@ use crate::{Memory, pages, reader};
 
 /// Cells a frame and a block. The second is the default from a GiB on, the third
 /// below.
-const FRAMES: [(u32, u32); 4] = [(2, 2), (3, 2), (6, 4), (16, 8)];
+const FRAMES: [(u32, u32); 4] = [(2, 2), (4, 2), (6, 4), (16, 8)];
 const LEVELS: [i32; 4] = [1, 3, 4, 6];
 /// Cells in order of resemblance: none, or as the default.
 const ORDERS: [(&str, bool); 2] = [("file", false), ("resemblance", true)];
@@ -82,8 +82,8 @@ pub fn sweep(memory: &Memory, extent: Extent) -> (Table, Chart) {
         }
     }
     table.note(
-        "The default: 24 KiB in blocks of 16 KiB, from a GiB on 16 KiB; level 3, in order of \
-         resemblance.",
+        "The default: 24 KiB in blocks of 16 KiB, from a GiB on 16 KiB in blocks of 8 KiB; level 3, \
+         in order of resemblance.",
     );
     table.note("Two threads, each archive written once to memory; packing reads a memory map.");
     chart.note("Frames of 8 to 64 KiB; the default aims at 16 us.");

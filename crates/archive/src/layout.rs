@@ -59,7 +59,7 @@ pub const MAX_CELLS_PER_FRAME: u32 = 4096;
 /// Cells in a frame unless asked otherwise.
 pub const DEFAULT_CELLS_PER_FRAME: u32 = 6;
 /// Cells in a frame of large archives unless asked otherwise.
-pub const LARGE_CELLS_PER_FRAME: u32 = 3;
+pub const LARGE_CELLS_PER_FRAME: u32 = 4;
 /// Cells in a block of those frames.
 pub const LARGE_CELLS_PER_BLOCK: u32 = 2;
 /// Bytes of extents from which on an archive is large.

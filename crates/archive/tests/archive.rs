@@ -221,7 +221,7 @@ fn cells_in_order_of_resemblance() {
 #[test]
 fn frames_suit_the_length() {
     for (len, open_end, cells) in
-        [(1 << 30, false, 3), ((1 << 30) - 1, false, 6), (1 << 40, true, 6)]
+        [(1 << 30, false, 4), ((1 << 30) - 1, false, 6), (1 << 40, true, 6)]
     {
         let plan = Plan { open_end, ..Plan::whole(len) };
         assert_eq!(WriteOptions::suited_to(&plan).cells_per_frame, cells, "{len}");

@@ -105,7 +105,8 @@ pub(super) struct Lists {
 impl Lists {
     /// The lists of one part of [`Features`].
     pub(super) fn new(mut noted: Vec<u64>) -> Self {
-        noted.sort_unstable();
+        // Stable: the cells of each stay ascending. Half the time of comparing.
+        radsort::sort_by_key(&mut noted, |&n| (n >> 32) as u32);
         noted.dedup();
         let mut lists = Self { noted: noted.len(), ..Self::default() };
         for same in noted.chunk_by(|a, b| a >> 32 == b >> 32).filter(|s| s.len() > 1) {
@@ -117,16 +118,25 @@ impl Lists {
     }
 }
 
+/// The cells of a feature: what is asked for at once, in one place.
+#[derive(Clone, Copy)]
+struct List {
+    /// Where they begin in [`Order::cells`], the placed ones skipped.
+    start: u32,
+    end: u32,
+    /// The frame in which they were counted last.
+    counted: u32,
+}
+
 /// Cells of a window in an order that pays.
 pub(super) struct Order {
-    /// Where each list begins in `cells`, its placed cells skipped; and ends.
-    lists: Vec<(u32, u32)>,
+    lists: Vec<List>,
     cells: Vec<u32>,
     /// Where each cell's list numbers end in `lists_of`.
     ends: Vec<u32>,
     lists_of: Vec<u32>,
-    /// For each list the frame in which it was counted last.
-    counted: Vec<u32>,
+    /// Lists that are to be counted: kept for its memory.
+    found: Vec<(u32, List)>,
     placed: Vec<bool>,
     /// Features that each cell shares with those in the frame, and the cells
     /// that share any.
@@ -150,7 +160,7 @@ impl Order {
             cells: Vec::with_capacity(parts.iter().map(|p| p.cells.len()).sum()),
             ends: vec![0; cells],
             lists_of: Vec::new(),
-            counted: Vec::new(),
+            found: Vec::new(),
             placed: vec![false; cells],
             shared: vec![0; cells],
             candidates: Vec::new(),
@@ -161,12 +171,11 @@ impl Order {
             let base = order.cells.len() as u32;
             let mut start = base;
             for end in part.ends {
-                order.lists.push((start, base + end));
+                order.lists.push(List { start, end: base + end, counted: 0 });
                 start = base + end;
             }
             order.cells.extend(part.cells);
         }
-        order.counted = vec![0; order.lists.len()];
         order.turn_around();
         Some(order)
     }
@@ -182,8 +191,8 @@ impl Order {
             sum += std::mem::replace(end, sum);
         }
         self.lists_of = vec![0; sum as usize];
-        for (id, &(start, end)) in (0..).zip(&self.lists) {
-            for &cell in &self.cells[start as usize..end as usize] {
+        for (id, list) in (0..).zip(&self.lists) {
+            for &cell in &self.cells[list.start as usize..list.end as usize] {
                 let at = &mut self.ends[cell as usize];
                 self.lists_of[*at as usize] = id;
                 *at += 1;
@@ -240,16 +249,22 @@ impl Order {
     /// cells that share them.
     fn count(&mut self, cell: usize) {
         let start = if cell == 0 { 0 } else { self.ends[cell - 1] };
+        // First all lists, then what they list: the processor waits for many at
+        // once.
+        let mut found = std::mem::take(&mut self.found);
         for &id in &self.lists_of[start as usize..self.ends[cell] as usize] {
-            let id = id as usize;
-            if std::mem::replace(&mut self.counted[id], self.frame) == self.frame {
-                continue;
+            let list = &mut self.lists[id as usize];
+            if std::mem::replace(&mut list.counted, self.frame) != self.frame {
+                found.push((id, *list));
             }
-            let (start, end) = self.lists[id];
+        }
+        for (id, List { start, end, .. }) in found.drain(..) {
             let list = &self.cells[start as usize..end as usize];
             // A list's placed beginning is passed once.
             let skipped = list.iter().take_while(|&&c| self.placed[c as usize]).count();
-            self.lists[id].0 += skipped as u32;
+            if skipped > 0 {
+                self.lists[id as usize].start += skipped as u32;
+            }
             let near = list[skipped..].iter().take(MOST_STEPS);
             for &cell in near.filter(|&&c| !self.placed[c as usize]).take(MOST_CANDIDATES) {
                 let shared = &mut self.shared[cell as usize];
@@ -259,6 +274,7 @@ impl Order {
                 *shared += 1;
             }
         }
+        self.found = found;
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::TryRecvError;
 
 use super::pipeline::Pipeline;
-use super::similar::{Features, Lists, Order};
+use super::similar::{Features, Lists, Order, Sampling};
 use super::workers::{CellAt, Done, Job};
 use crate::checkpoint::Window;
 use crate::error::{Error, Result};
@@ -113,7 +113,8 @@ impl Pipeline<'_, '_> {
         let told = pass.told;
         pass.told += bytes;
 
-        let mut order = Order::new(cells.len(), self.sorted(shards)?);
+        let mut order =
+            Order::new(cells.len(), self.sorted(shards)?, Sampling::suited_to(k as u32));
         let reordered = order.is_some();
         let mut cells_in_order: Vec<u32> = Vec::with_capacity(cells.len());
         if order.is_none() {

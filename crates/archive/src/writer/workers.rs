@@ -5,7 +5,7 @@ use std::ops::Range;
 use zstd_safe::{CCtx, CParameter};
 
 use super::WriteOptions;
-use super::similar::{Lists, features};
+use super::similar::{Lists, Sampling, features};
 use crate::digest::{CellHash, cell_hash};
 use crate::error::{Error, Result};
 use crate::layout::{CELL_SIZE, LARGE_CELLS_PER_FRAME};
@@ -40,10 +40,10 @@ pub(super) struct Sketches {
 }
 
 impl Sketches {
-    fn push(&mut self, cell: &[u8], is_zero: bool) {
+    fn push(&mut self, cell: &[u8], is_zero: bool, sampling: Sampling) {
         self.checks.push(if is_zero { 0 } else { crc32fast::hash(cell) });
         if !is_zero {
-            features(cell, &mut self.features);
+            features(cell, sampling, &mut self.features);
         }
         self.ends.push(self.features.len() as u32);
     }
@@ -107,7 +107,7 @@ pub(super) struct Worker<'a> {
     /// Bytes of a plain archive's content read at a time.
     piece_len: usize,
     open_end: bool,
-    sketch: bool,
+    sketch: Option<Sampling>,
     /// What goes no farther than this thread: its memory is used again, as
     /// pages that the kernel has to clear take longer than reading.
     buffer: Vec<u8>,
@@ -163,7 +163,7 @@ impl<'a> Worker<'a> {
             plain: opts.plain,
             piece_len: if much { usize::MAX } else { PACKED_LEN.next_multiple_of(frame_len) },
             open_end,
-            sketch,
+            sketch: sketch.then(|| Sampling::suited_to(opts.cells_per_frame)),
             buffer: Vec::new(),
             frame: Vec::new(),
             context,
@@ -202,7 +202,7 @@ impl<'a> Worker<'a> {
             hashes: Vec::with_capacity(asked.div_ceil(CELL_SIZE)),
             sketches: Sketches::default(),
         };
-        if !self.sketch && !self.plain {
+        if self.sketch.is_none() && !self.plain {
             hashed.bytes.resize(asked, 0);
             hashed.len = self.look(&mut hashed.hashes, None, range.start, &mut hashed.bytes)?;
             hashed.bytes.truncate(hashed.len);
@@ -213,7 +213,7 @@ impl<'a> Worker<'a> {
         for start in range.clone().step_by(piece_len) {
             let len = piece_len.min((range.end - start) as usize);
             buffer.resize(len.max(buffer.len()), 0);
-            let to = self.sketch.then_some(&mut hashed.sketches);
+            let to = self.sketch.map(|sampling| (sampling, &mut hashed.sketches));
             let n = self.look(&mut hashed.hashes, to, start, &mut buffer[..len])?;
             hashed.len += n;
             if self.plain {
@@ -228,7 +228,7 @@ impl<'a> Worker<'a> {
     fn look(
         &self,
         hashes: &mut Vec<Option<CellHash>>,
-        mut sketches: Option<&mut Sketches>,
+        mut sketches: Option<(Sampling, &mut Sketches)>,
         start: u64,
         bytes: &mut [u8],
     ) -> Result<usize> {
@@ -243,8 +243,8 @@ impl<'a> Worker<'a> {
         for cell in bytes[..n].chunks(CELL_SIZE) {
             let is_zero = !self.plain && is_zero(cell);
             hashes.push((!is_zero).then(|| cell_hash(cell)));
-            if let Some(sketches) = &mut sketches {
-                sketches.push(cell, is_zero);
+            if let Some((sampling, sketches)) = &mut sketches {
+                sketches.push(cell, is_zero, *sampling);
             }
         }
         Ok(n)

@@ -71,7 +71,7 @@ pub(crate) trait Ranks {
 /// some hundred instructions ahead, and stops where it has asked for more
 /// lines than it can wait for at once: groups are small, so that it counts
 /// meanwhile. Beside 64 pages at a time this takes a fifth less where the
-/// bitmap lies in L3. The counts are a thirty-second of the bitmap, in L2 or L3
+/// bitmap lies in L3. The counts are a sixteenth of the bitmap, in L2 or L3
 /// for all but the largest machines: they are loaded without having been asked
 /// for.
 #[inline(always)]

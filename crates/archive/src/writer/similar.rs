@@ -8,10 +8,10 @@
 //!
 //! A cell is described by *features*: hashes of 12 consecutive bytes, taken
 //! every 4 bytes and kept where another hash happens to begin with some zero
-//! bits, so that equal content is sampled alike wherever it stands. Frames are filled
-//! greedily: the first cell not yet placed, then each time the one that shares
-//! most features with those already in the frame, unless the next cell in file
-//! order shares about as many.
+//! bits, so that equal content is sampled alike wherever it stands. Frames are
+//! filled greedily: the first cell not yet placed, then each time the one that
+//! shares most features with those already in the frame, unless the next cell
+//! in file order shares about as many.
 
 use crate::layout::{CELL_SIZE, LARGE_CELLS_PER_FRAME};
 

@@ -204,7 +204,8 @@ impl<'a> Worker<'a> {
         };
         if self.sketch.is_none() && !self.plain {
             hashed.bytes.resize(asked, 0);
-            hashed.len = self.look(&mut hashed.hashes, None, range.start, &mut hashed.bytes)?;
+            let (hashes, sketches) = (&mut hashed.hashes, &mut hashed.sketches);
+            hashed.len = self.look(hashes, sketches, range.start, &mut hashed.bytes)?;
             hashed.bytes.truncate(hashed.len);
             return Ok(hashed);
         }
@@ -213,8 +214,8 @@ impl<'a> Worker<'a> {
         for start in range.clone().step_by(piece_len) {
             let len = piece_len.min((range.end - start) as usize);
             buffer.resize(len.max(buffer.len()), 0);
-            let to = self.sketch.map(|sampling| (sampling, &mut hashed.sketches));
-            let n = self.look(&mut hashed.hashes, to, start, &mut buffer[..len])?;
+            let (hashes, sketches) = (&mut hashed.hashes, &mut hashed.sketches);
+            let n = self.look(hashes, sketches, start, &mut buffer[..len])?;
             hashed.len += n;
             if self.plain {
                 self.compress(&buffer[..n], &mut hashed.frames)?;
@@ -228,7 +229,7 @@ impl<'a> Worker<'a> {
     fn look(
         &self,
         hashes: &mut Vec<Option<CellHash>>,
-        mut sketches: Option<(Sampling, &mut Sketches)>,
+        sketches: &mut Sketches,
         start: u64,
         bytes: &mut [u8],
     ) -> Result<usize> {
@@ -243,8 +244,8 @@ impl<'a> Worker<'a> {
         for cell in bytes[..n].chunks(CELL_SIZE) {
             let is_zero = !self.plain && is_zero(cell);
             hashes.push((!is_zero).then(|| cell_hash(cell)));
-            if let Some((sampling, sketches)) = &mut sketches {
-                sketches.push(cell, is_zero, *sampling);
+            if let Some(sampling) = self.sketch {
+                sketches.push(cell, is_zero, sampling);
             }
         }
         Ok(n)

@@ -22,28 +22,7 @@ pub(super) fn find_batch(tables: &Fitting, pfns: &[Pfn], out: &mut [u64]) {
     batch::find(&tables.0, &Pairs(tables), pfns, out);
 }
 
-/// Tables that fit, where the processor has the features.
-struct Pairs<'a>(&'a Fitting<'a>);
-
-impl Ranks for Pairs<'_> {
-    #[inline(always)]
-    fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group) {
-        // SAFETY: `find_batch` alone makes this type, which has the features.
-        unsafe { place(self.0, pfns, group) }
-    }
-
-    #[inline(always)]
-    fn middles(&self, group: &mut Group) {
-        // SAFETY: `halves` is of `place`, or 0.
-        unsafe { self.0.middles(group) }
-    }
-
-    #[inline(always)]
-    fn ranks(&self, group: &Group, out: &mut [u64; GROUP]) {
-        // SAFETY: as both above.
-        unsafe { ranks(self.0, group, out) }
-    }
-}
+unchecked_ranks!(Pairs);
 
 #[inline]
 #[target_feature(enable = "avx2")]

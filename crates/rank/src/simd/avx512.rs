@@ -32,31 +32,9 @@ pub(super) fn find_batch(tables: &Fitting, pfns: &[Pfn], out: &mut [u64]) {
     batch::find(&tables.0, &Inserts(tables), pfns, out);
 }
 
-/// Tables that fit, where the processor has the features.
-///
-/// No gathers: they take as long as loads one by one, longer on some
-/// processors, and can't be had for single counts of 16 bits.
-struct Inserts<'a>(&'a Fitting<'a>);
-
-impl Ranks for Inserts<'_> {
-    #[inline(always)]
-    fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group) {
-        // SAFETY: `find_batch` alone makes this type, which has the features.
-        unsafe { place(self.0, pfns, group) }
-    }
-
-    #[inline(always)]
-    fn middles(&self, group: &mut Group) {
-        // SAFETY: `halves` is of `place`, or 0.
-        unsafe { self.0.middles(group) }
-    }
-
-    #[inline(always)]
-    fn ranks(&self, group: &Group, out: &mut [u64; GROUP]) {
-        // SAFETY: as both above.
-        unsafe { ranks(self.0, group, out) }
-    }
-}
+// No gathers: they take as long as loads one by one, longer on some processors,
+// and can't be had for single counts of 16 bits.
+unchecked_ranks!(Inserts);
 
 /// Blocks counted at once.
 const BLOCKS: usize = 16;

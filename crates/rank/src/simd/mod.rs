@@ -3,6 +3,36 @@
 #![allow(unsafe_code)]
 #![allow(clippy::cast_ptr_alignment)] // Loads and stores are those for any address.
 
+/// Ranks by the `place` and `ranks` of the module that calls it.
+#[cfg(target_arch = "x86_64")]
+macro_rules! unchecked_ranks {
+    ($name:ident) => {
+        /// Tables that fit, where the processor has the features.
+        struct $name<'a>(&'a Fitting<'a>);
+
+        impl Ranks for $name<'_> {
+            #[inline(always)]
+            fn place(&self, pfns: &[Pfn; GROUP], group: &mut Group) {
+                // SAFETY: `find_batch` alone makes this type, which has the
+                // features.
+                unsafe { place(self.0, pfns, group) }
+            }
+
+            #[inline(always)]
+            fn middles(&self, group: &mut Group) {
+                // SAFETY: `halves` is of `place`, or 0.
+                unsafe { self.0.middles(group) }
+            }
+
+            #[inline(always)]
+            fn ranks(&self, group: &Group, out: &mut [u64; GROUP]) {
+                // SAFETY: as both above.
+                unsafe { ranks(self.0, group, out) }
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

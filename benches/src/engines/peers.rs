@@ -61,8 +61,8 @@ fn sux_bits(dump: &Dump) -> BitVec<Vec<usize>> {
     (0..dump.bitmap.bits()).map(|bit| words[(bit / 64) as usize] >> (bit % 64) & 1 != 0).collect()
 }
 
-/// Counts for absent pages too, and chooses: quicker where the processor can't
-/// foretell which are absent. ABSENT is all ones.
+/// Counts for absent pages too, and chooses: no lookup waits for a wrong guess
+/// at which are absent. ABSENT is all ones.
 fn rank9_unbranched(dump: &Dump, bytes: Option<usize>, table: Rank9<BitVec<Vec<usize>>>) -> Engine {
     peer!(dump, "sux Rank9, no branch", bytes, table, |table, bit| {
         Some(table.rank(bit) as u64 | u64::from(table[bit]).wrapping_sub(1))

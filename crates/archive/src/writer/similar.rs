@@ -13,7 +13,8 @@
 //! shares most features with those already in the frame, unless the next cell
 //! in file order shares about as many.
 
-use crate::layout::{CELL_SIZE, LARGE_CELLS_PER_FRAME};
+use super::for_large;
+use crate::layout::CELL_SIZE;
 
 /// Places in a cell where a feature may begin.
 const PLACES: usize = CELL_SIZE / 4 - 2;
@@ -45,10 +46,9 @@ pub(super) struct Sampling {
 
 impl Sampling {
     /// Half as many features for the frames of large archives: 0.4 % larger on a
-    /// guest of 2 GiB, and packed in a twentieth to a tenth less time. Smaller
-    /// ones would be larger than zstd makes them.
+    /// guest of 2 GiB, and packed in a twentieth to a tenth less time.
     pub(super) fn suited_to(cells_per_frame: u32) -> Self {
-        if cells_per_frame <= LARGE_CELLS_PER_FRAME {
+        if for_large(cells_per_frame) {
             Self { bits: 5, far_cost: 2 }
         } else {
             Self { bits: 4, far_cost: 3 }

@@ -184,6 +184,41 @@ fn damaged_containers() {
     }
 }
 
+/// A core's program headers can be long: it's the data that end among them,
+/// whatever of the core was unpacked.
+#[test]
+fn cut_in_program_headers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (core, packed) = (dir.path().join("core"), dir.path().join("z"));
+    ok(vmcask()
+        .args([
+            "-q",
+            "gen",
+            "--format",
+            "elf",
+            "--ram",
+            "1GiB",
+            "--dump",
+            "40MiB",
+            "--run-pages",
+            "3",
+        ])
+        .arg(&core));
+    for program in ["gzip", "zstd", "bzip2"] {
+        if !have(program) {
+            continue;
+        }
+        pack(program, &core, &packed);
+        let whole = fs::read(&packed).unwrap();
+        fs::write(&packed, &whole[..300]).unwrap();
+        for output in ["out.elf", "out.cask"] {
+            let err = fails(vmcask().arg("convert").args([&packed, &dir.path().join(output)]), 1);
+            assert!(err.contains("ends too early"), "{program}: {err}");
+        }
+        assert_eq!(names(dir.path()), ["core", "z"], "{program}");
+    }
+}
+
 /// What the programs themselves unpack of a cut file, and its loss is told.
 #[test]
 fn cut_containers() {

@@ -315,11 +315,11 @@ fn stream(
     let (prefix, mut reader) = container::peek(reader).map_err(unread)?;
     let unwrapped = |what: &str| match container {
         Container::None => not(what),
-        c => not(&format!("{} of {what}", c.name())),
+        c => not(&format!("{}; unpacked it is {what}", c.name())),
     };
     let wrong = |source| Error::Dump { path: path.to_owned(), source };
     // Read on as far as the headers say that headers go.
-    let mut head_of = |len: u64, whole: bool| -> Result<Arc<Vec<u8>>> {
+    let mut head_of = |len: u64| -> Result<(Arc<Vec<u8>>, io::Result<()>)> {
         if len > MAX_HEAD {
             return Err(Error::Unsupported(format!(
                 "{len} bytes stand before the dump's first page; unpack it to a file first"
@@ -327,28 +327,33 @@ fn stream(
         }
         let mut head = Vec::new();
         match reader.by_ref().take(len).read_to_end(&mut head) {
-            // The stream says so again when it is read on.
-            Err(e) if whole || e.kind() != io::ErrorKind::UnexpectedEof => Err(unread(e)),
-            _ => Ok(Arc::new(head)),
+            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => Err(unread(e)),
+            read => Ok((Arc::new(head), read.map(drop))),
         }
     };
     let (head, expected) = match detect::detect(&prefix) {
         Format::Minidump => {
             let header = vmcask_dump::minidump::Header::parse(&prefix).map_err(wrong)?;
-            let head = head_of(vmcask_dump::minidump::Parts::of(&header).pages.start, true)?;
+            let (head, read) = head_of(vmcask_dump::minidump::Parts::of(&header).pages.start)?;
+            read.map_err(unread)?;
             let end = Minidump::open(head.clone()).map_err(wrong)?.parts().pages.end;
             (head, end)
         }
         Format::Elf => {
-            let head = head_of(PHDRS_AT_MOST, false)?;
-            let core = ElfCore::open(head.clone()).map_err(wrong)?;
+            // Where it ends too early behind the headers, the stream says so again
+            // when it is read on.
+            let (head, read) = head_of(PHDRS_AT_MOST)?;
+            let core = ElfCore::open(head.clone()).map_err(|e| match (e, read) {
+                (vmcask_dump::Error::TooShort { .. }, Err(cut)) => unread(cut),
+                (e, _) => wrong(e),
+            })?;
             let end = |p: &vmcask_dump::elf::Phdr| p.p_offset.saturating_add(p.p_filesz);
             let end = core.phdrs().iter().map(end).max().unwrap_or(0).max(head.len());
             (head, end)
         }
-        _ if prefix.is_empty() => return Err(unwrapped("nothing: it is empty")),
-        other if container == Container::None => {
-            return Err(not(&format!("{} in a pipe", other.name())));
+        _ if prefix.is_empty() => return Err(unwrapped("empty")),
+        _ if container == Container::None => {
+            return Err(not("of no format that is read from a pipe"));
         }
         other => return Err(unwrapped(other.name())),
     };

@@ -32,7 +32,7 @@ impl Format {
             Self::Gzip => "gzip data",
             Self::Zstd => "zstd data",
             Self::Bzip2 => "bzip2 data",
-            Self::Unknown => "no format known here",
+            Self::Unknown => "of no format known here",
         }
     }
 }

@@ -84,7 +84,7 @@ impl KernelImage {
     /// Parses an image that is in memory.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if !bytes.starts_with(elf::ELFMAG.as_slice()) {
-            return Err(Error::UnknownFormat { found: "no ELF magic".into() });
+            return Err(Error::Kernel { what: "no ELF magic at offset 0x0".into() });
         }
         let malformed = |e: object::read::Error| Error::Kernel { what: e.to_string() };
         let file = object::File::parse(bytes).map_err(malformed)?;

@@ -93,7 +93,8 @@ fn make(dir: &Path) -> PathBuf {
     scratch::synthetic(&dump, 16, DUMP_MIB, false);
     let input = input::open(&dump).expect("a dump");
     let plan = archive::plan(&input).expect("a plan");
-    let options = WriteOptions { threads: 2, ..WriteOptions::suited_to(&plan) };
+    let options =
+        WriteOptions { threads: 2, ..WriteOptions::suited_to(&plan, Some(&*input.source)) };
     let out = OutputFile::create(&cask, false).expect("a file to write to");
     archive::write(&input, &plan, &options, &out, &|_| {}, &AtomicBool::new(false))
         .expect("room for an archive");

@@ -63,7 +63,7 @@ impl Memory {
 
     /// What `vmcask convert` packs it with.
     pub fn options(&self) -> WriteOptions {
-        WriteOptions { threads: 2, ..WriteOptions::suited_to(&self.plan) }
+        WriteOptions { threads: 2, ..WriteOptions::suited_to(&self.plan, Some(&*self.src)) }
     }
 
     /// Its archive.

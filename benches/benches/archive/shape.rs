@@ -16,7 +16,7 @@ use crate::{Memory, pages, reader};
 
 /// Cells a frame and a block. The second is the default from a GiB on, the third
 /// below.
-const FRAMES: [(u32, u32); 4] = [(2, 2), (4, 2), (6, 4), (16, 8)];
+const FRAMES: [(u32, u32); 5] = [(2, 2), (4, 2), (5, 3), (6, 4), (16, 8)];
 const LEVELS: [i32; 4] = [1, 3, 4, 6];
 /// Cells in order of resemblance: none, or as the default.
 const ORDERS: [(&str, bool); 2] = [("file", false), ("resemblance", true)];
@@ -82,8 +82,9 @@ pub fn sweep(memory: &Memory, extent: Extent) -> (Table, Chart) {
         }
     }
     table.note(
-        "The default: 24 KiB in blocks of 16 KiB, from a GiB on 16 KiB in blocks of 8 KiB; level 3, \
-         in order of resemblance.",
+        "The default: 24 KiB in blocks of 16 KiB, where a sample compresses less than 4.2 times 20 KiB \
+         in 12, from a GiB on or where it compresses less than 2.7 times 16 KiB in 8; level 3, in \
+         order of resemblance.",
     );
     table.note("Two threads, each archive written once to memory; packing reads a memory map.");
     chart.note("Frames of 8 to 64 KiB; the default aims at 16 us.");
@@ -111,7 +112,8 @@ pub fn opening(memory: &Memory, extent: Extent) -> Table {
         let out = vmcask_convert::OutputFile::create(&archive, true).expect("room");
         let go = std::sync::atomic::AtomicBool::new(false);
         let plan = vmcask_convert::archive::plan(&opened).expect("a plan");
-        let options = WriteOptions { threads: 2, ..WriteOptions::suited_to(&plan) };
+        let options =
+            WriteOptions { threads: 2, ..WriteOptions::suited_to(&plan, Some(&*opened.source)) };
         vmcask_convert::archive::write(&opened, &plan, &options, &out, &|_| {}, &go)
             .expect("an archive");
         out.commit().expect("room");

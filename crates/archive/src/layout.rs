@@ -58,7 +58,13 @@ pub const MAX_SMALL_SECTION: u64 = 1 << 20;
 pub const MAX_CELLS_PER_FRAME: u32 = 4096;
 /// Cells in a frame unless asked otherwise.
 pub const DEFAULT_CELLS_PER_FRAME: u32 = 6;
-/// Cells in a frame of large archives unless asked otherwise.
+/// Cells in a frame of archives that are neither large nor of what compresses
+/// well, unless asked otherwise.
+pub const MIDDLE_CELLS_PER_FRAME: u32 = 5;
+/// Cells in a block of those frames.
+pub const MIDDLE_CELLS_PER_BLOCK: u32 = 3;
+/// Cells in a frame of large archives, or of what compresses badly, unless asked
+/// otherwise.
 pub const LARGE_CELLS_PER_FRAME: u32 = 4;
 /// Cells in a block of those frames.
 pub const LARGE_CELLS_PER_BLOCK: u32 = 2;

@@ -220,11 +220,16 @@ fn cells_in_order_of_resemblance() {
 
 #[test]
 fn frames_suit_the_length() {
-    for (len, open_end, cells) in
-        [(1 << 30, false, 4), ((1 << 30) - 1, false, 6), (1 << 40, true, 6)]
-    {
+    let noise: Vec<u8> = (0..1u32 << 18).flat_map(|n| n.wrapping_pow(3).to_le_bytes()).collect();
+    for (len, open_end, src, cells) in [
+        (1 << 30, false, None, 4),
+        ((1 << 30) - 1, false, None, 6),
+        (1 << 40, true, None, 6),
+        (1 << 20, true, Some(&noise as &dyn ReadAt), 6),
+        (1 << 20, false, Some(&noise), 4),
+    ] {
         let plan = Plan { open_end, ..Plan::whole(len) };
-        assert_eq!(WriteOptions::suited_to(&plan).cells_per_frame, cells, "{len}");
+        assert_eq!(WriteOptions::suited_to(&plan, src).cells_per_frame, cells, "{len}");
     }
 }
 

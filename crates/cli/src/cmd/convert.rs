@@ -180,7 +180,7 @@ fn write(
             let bar = progress_of(&plan, quiet || args.json);
             let total = plan.extents.iter().map(|e| e.end - e.start).sum();
             let line = events.progress(&name, total);
-            let options = write_options(args, &plan, threads, args.memory);
+            let options = write_options(args, input, &plan, threads, args.memory);
             let set = |done| {
                 bar.set(done);
                 line(done);
@@ -268,19 +268,22 @@ fn target(to: To, args: &ConvertArgs) -> Option<Target> {
 
 fn write_options(
     args: &ConvertArgs,
+    input: &Input,
     plan: &Plan,
     threads: usize,
     memory: Option<u64>,
 ) -> WriteOptions {
+    // A second reading, be it of a sample, costs more over the network than it
+    // saves.
+    let again = (!args.input.is_remote()).then_some(&*input.source);
     // A plain archive has nothing to gain from smaller frames.
-    let suited = if args.plain { WriteOptions::default() } else { WriteOptions::suited_to(plan) };
+    let suited =
+        if args.plain { WriteOptions::default() } else { WriteOptions::suited_to(plan, again) };
     let suited = match memory {
         Some(memory) => suited.within(memory),
         None => suited,
     };
-    // Order takes a second reading, which costs more over the network than it
-    // saves.
-    let cells_in_order = if args.input.is_remote() { 0 } else { suited.cells_in_order };
+    let cells_in_order = if again.is_some() { suited.cells_in_order } else { 0 };
     WriteOptions { level: args.level, plain: args.plain, threads, cells_in_order, ..suited }
 }
 
@@ -307,7 +310,7 @@ fn in_order(
     let Some(to) = target(to, args) else {
         let plan = archive::plan(input)?;
         let progress = progress_of(&plan, quiet);
-        let options = write_options(args, &plan, threads, args.memory);
+        let options = write_options(args, input, &plan, threads, args.memory);
         let set = |done| progress.set(done);
         let archive = archive::write_to(input, &plan, &options, out, &set, interrupt::flag())?;
         input.check_source()?;

@@ -64,7 +64,8 @@ fn demo(dir: &Path, kept: bool, quiet: bool) -> Result<Outcome> {
     let start = Instant::now();
     let out = OutputFile::create(&cask, kept)?;
     let plan = vmcask_convert::archive::plan(&original)?;
-    let options = WriteOptions { threads, ..WriteOptions::suited_to(&plan) };
+    let options =
+        WriteOptions { threads, ..WriteOptions::suited_to(&plan, Some(&*original.source)) };
     let written = convert::to_archive(&original, &plan, &options, &out, quiet)?;
     out.commit()?;
     let took = start.elapsed();

@@ -171,7 +171,7 @@ fn convert(job: &Job, args: &ConvertArgs, share: &Share, events: &Events) -> Res
     let done = (|| -> Result<_, vmcask_convert::Error> {
         let mut out = Destination::create(&job.output, input.source.len(), &args.output_args)?;
         let total = plan.extents.iter().map(|e| e.end - e.start).sum();
-        let options = write_options(args, &plan, share.threads, Some(share.memory));
+        let options = write_options(args, &input, &plan, share.threads, Some(share.memory));
         let written = out.archive(&input, &plan, &options, &events.progress(&name, total))?;
         Ok((out.commit()?, written))
     })();

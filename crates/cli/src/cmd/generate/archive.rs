@@ -41,7 +41,7 @@ pub fn write(
     let source: Arc<dyn ReadAt> = Arc::new(Source(dump.clone()));
     let input = Input::of_source(path, source)?;
     let plan = vmcask_convert::archive::plan(&input)?;
-    let options = WriteOptions { threads, ..WriteOptions::suited_to(&plan) };
+    let options = WriteOptions { threads, ..WriteOptions::suited_to(&plan, Some(&*input.source)) };
     convert::to_archive(&input, &plan, &options, out, quiet)?;
     Ok(())
 }

@@ -41,6 +41,8 @@ pub use bitmap::PageBitmap;
 pub use error::Error;
 pub use index::{ABSENT, OwnedRankIndex, RankIndex};
 pub use lookup::{ChainedHash, PageLookup, Popcount1024};
+#[doc(hidden)] // for what the index is measured against
+pub use simd::Popcnt;
 pub use simd::batch_path;
 
 /// A physical page number: a physical address divided by the page size.

@@ -101,10 +101,11 @@ pub(crate) fn count_ones_portable(a: u64, b: u64) -> u64 {
 /// POPCNT. An index holds it, as asking anew took a lookup longer than its
 /// counting does.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Popcnt(());
+pub struct Popcnt(());
 
 impl Popcnt {
-    pub(crate) fn detect() -> Option<Self> {
+    /// `None` where it isn't.
+    pub fn detect() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         if cfg!(miri) || !has_popcnt() {
             return None;
@@ -112,14 +113,14 @@ impl Popcnt {
         Some(Self(()))
     }
 
-    /// [`count_ones_portable`].
+    /// The set bits of two words.
     ///
     /// The instruction is written out, as the compiler takes it only in
     /// functions with that feature, and those it doesn't inline into a lookup:
     /// their call was a tenth of a lookup in L3.
     #[inline(always)]
     #[allow(clippy::unused_self)] // It is what makes the call sound.
-    pub(crate) fn count_ones(self, a: u64, b: u64) -> u64 {
+    pub fn count_ones(self, a: u64, b: u64) -> u64 {
         #[cfg(target_arch = "x86_64")]
         {
             let (of_a, of_b): (u64, u64);

@@ -14,8 +14,8 @@ use vmcask_dump::ReadAt;
 
 use crate::{Memory, pages, reader};
 
-/// Cells a frame and a block. The second is the default from a GiB on, the third
-/// below.
+/// Cells a frame and a block. The second is the default from a GiB on, that or one
+/// of the next two below.
 const FRAMES: [(u32, u32); 5] = [(2, 2), (4, 2), (5, 3), (6, 4), (16, 8)];
 const LEVELS: [i32; 4] = [1, 3, 4, 6];
 /// Cells in order of resemblance: none, or as the default.

@@ -190,20 +190,8 @@ fn damaged_containers() {
 fn cut_in_program_headers() {
     let dir = tempfile::tempdir().unwrap();
     let (core, packed) = (dir.path().join("core"), dir.path().join("z"));
-    ok(vmcask()
-        .args([
-            "-q",
-            "gen",
-            "--format",
-            "elf",
-            "--ram",
-            "1GiB",
-            "--dump",
-            "40MiB",
-            "--run-pages",
-            "3",
-        ])
-        .arg(&core));
+    let shape = ["--ram", "1GiB", "--dump", "40MiB", "--run-pages", "3"];
+    ok(vmcask().args(["-q", "gen", "--format", "elf"]).args(shape).arg(&core));
     for program in ["gzip", "zstd", "bzip2"] {
         if !have(program) {
             continue;

@@ -93,6 +93,7 @@ impl WriteOptions {
         if bytes >= LARGE {
             return large;
         }
+        // Measured: FORMAT.md 17.
         match src.and_then(|src| sample::ratio(src, &plan.extents)) {
             Some(ratio) if ratio < 2.7 => large,
             Some(ratio) if ratio < 4.2 => of_frames(MIDDLE_CELLS_PER_FRAME, MIDDLE_CELLS_PER_BLOCK),

@@ -29,7 +29,7 @@ pub(super) fn ratio(src: &dyn ReadAt, extents: &[Range<u64>]) -> Option<f64> {
     let places = (all / CELLS_A_PLACE).clamp(1, MOST_PLACES);
     for place in 0..places {
         // In the middle of each of as many equal parts.
-        let cell = (u128::from(all) * u128::from(2 * place + 1) / u128::from(2 * places)) as u64;
+        let cell = all * (2 * place + 1) / (2 * places);
         while cell - before >= cells(extent) {
             before += cells(extent);
             extent = extents.next()?;

@@ -15,6 +15,8 @@ use vmcask_benches::{Dump, Shape, dump};
 use vmcask_measure::lookup::{Asked, Queries};
 use vmcask_rank::{OwnedRankIndex, PageLookup as _};
 
+/// Of [`all`], the first that [`peers::ALL`] makes.
+const FIRST_PEER: usize = 3;
 /// At most this many times the fastest peer's dependent lookup, and libkvm's.
 const DEPENDENT_PEER: f64 = 1.0;
 const DEPENDENT_LIBKVM: f64 = 0.65;
@@ -26,28 +28,56 @@ const INDEX: f64 = 6.5;
 /// Times copying the bitmap.
 const COUNTING: f64 = 1.0;
 
+/// Tables that stay where they are until the last has been timed.
+///
+/// Where a table of many MiB happens to lie decides about its time by a factor
+/// of two: so each pass makes them anew, elsewhere. What had been freed before
+/// would be their place again.
+#[derive(Default)]
+struct Made(Vec<Vec<Engine>>);
+
+impl Made {
+    fn anew(&mut self, engines: Vec<Engine>) -> &[Engine] {
+        self.0.push(engines);
+        &self.0[self.0.len() - 1]
+    }
+}
+
 /// All engines' times on one bitmap and one kind of queries, a value a pass.
 struct Measured {
     names: Vec<&'static str>,
+    bytes: Vec<Option<usize>>,
     dependent: Vec<Vec<f64>>,
     independent: Vec<Vec<f64>>,
     batched: Vec<Vec<f64>>,
 }
 
+/// Tables in the order of all reports.
+fn all(d: &Dump) -> Vec<Engine> {
+    let mut engines = vec![engines::popcount(d)];
+    engines.extend(engines::ours(d));
+    engines.extend(peers::all(d));
+    engines.extend(engines::floors(d));
+    engines
+}
+
 impl Measured {
-    fn of(engines: &[Engine], queries: &Queries, passes: usize) -> Self {
+    fn of(d: &Dump, queries: &Queries, passes: usize) -> Self {
+        let mut made = Made::default();
+        let engines = made.anew(all(d));
         for engine in engines {
             engine.check(queries, queries.pfns.len());
         }
         let empty = vec![Vec::new(); engines.len()];
         let mut all = Self {
             names: engines.iter().map(|e| e.name).collect(),
+            bytes: engines.iter().map(|e| e.bytes).collect(),
             dependent: empty.clone(),
             independent: empty.clone(),
             batched: empty,
         };
         for _ in 0..passes {
-            for (i, engine) in engines.iter().enumerate() {
+            for (i, engine) in made.anew(self::all(d)).iter().enumerate() {
                 // The one before has filled the caches with its own table.
                 (engine.independent)(&queries.pfns);
                 let time = |run: &Loop| nanoseconds(run, &queries.pfns);
@@ -61,27 +91,20 @@ impl Measured {
         all
     }
 
-    fn index(&self, name: &str) -> usize {
-        self.names.iter().position(|n| *n == name).expect("an engine of that name")
+    fn fastest_peer(&self) -> fn(&Dump) -> Engine {
+        self.fastest(&self.dependent, "")
     }
 
-    fn fastest_peer(&self) -> usize {
-        let ours = ["RankIndex", "RankIndex, no AVX-512"];
-        self.fastest(&self.dependent, |name| {
-            !ours.contains(&name) && !name.starts_with("libkvm") && !name.starts_with('(')
-        })
+    fn fastest_rank9(&self) -> fn(&Dump) -> Engine {
+        self.fastest(&self.independent, "sux Rank9")
     }
 
-    fn fastest_rank9(&self) -> usize {
-        self.fastest(&self.independent, |name| name.starts_with("sux Rank9"))
-    }
-
-    /// The one with the least time of all passes: a median of few may be that of
-    /// a moment when the machine was slow.
-    fn fastest(&self, times: &[Vec<f64>], which: impl Fn(&str) -> bool) -> usize {
-        let least = |i: &usize| Spread::of(times[*i].clone()).least;
-        let those = (0..self.names.len()).filter(|&i| which(self.names[i]));
-        those.min_by(|a, b| least(a).total_cmp(&least(b))).expect("some")
+    /// What makes the peer, of those whose names begin so, with the least median.
+    fn fastest(&self, times: &[Vec<f64>], name: &str) -> fn(&Dump) -> Engine {
+        let median = |i: usize| Spread::of(times[FIRST_PEER + i].clone()).median;
+        let those = |&i: &usize| self.names[FIRST_PEER + i].starts_with(name);
+        let all = (0..peers::ALL.len()).filter(those);
+        peers::ALL[all.min_by(|&a, &b| median(a).total_cmp(&median(b))).expect("some")]
     }
 }
 
@@ -107,19 +130,15 @@ impl<'a> Timed<'a> {
     }
 }
 
-/// Each again and again, right after the others, another one first each time:
-/// of all engines in turn, two are seconds apart, in which this kind of machine
-/// may have become half as fast.
-fn in_turn(timed: &[Timed<'_>], queries: &Queries, passes: usize) -> Vec<Vec<f64>> {
-    let mut all = vec![Vec::new(); timed.len()];
-    for pass in 0..passes {
-        for i in (0..timed.len()).map(|i| (i + pass) % timed.len()) {
-            // The one before has filled the caches with its own table.
-            (timed[i].warm)(&queries.pfns);
-            all[i].push(nanoseconds(timed[i].run, &queries.pfns));
-        }
+/// One pass: each right after the others, another one first each time. Of all
+/// engines in turn, two are seconds apart, in which this kind of machine may
+/// have become half as fast.
+fn in_turn(pass: usize, timed: &[Timed<'_>], queries: &Queries, all: &mut [Vec<f64>]) {
+    for i in (0..timed.len()).map(|i| (i + pass) % timed.len()) {
+        // The one before has filled the caches with its own table.
+        (timed[i].warm)(&queries.pfns);
+        all[i].push(nanoseconds(timed[i].run, &queries.pfns));
     }
-    all
 }
 
 /// Of passes in turn: the ratio of each.
@@ -154,6 +173,10 @@ impl Targets {
         let spread = |times: &[f64]| Spread::of(times.to_vec());
         let [ours, theirs, floors @ ..] = times;
         let reached = ratio(ours, theirs);
+        // One that was slower than what it is the floor of stops nothing.
+        let stops = |floor: &&[f64]| {
+            ratio(floor, ours).median <= 1.0 && ratio(floor, theirs).median > limit
+        };
         let mut cells: Vec<Cell> = vec![
             place.into(),
             target.into(),
@@ -162,7 +185,12 @@ impl Targets {
             spread(theirs).into(),
             reached.into(),
             limit.into(),
-            if reached.median <= limit { "yes" } else { "NO" }.into(),
+            match reached.median <= limit {
+                true => "yes",
+                false if floors.iter().any(stops) => "NO, floor",
+                false => "NO",
+            }
+            .into(),
         ];
         for floor in floors {
             cells.extend([spread(floor).into(), ratio(floor, theirs).into()]);
@@ -170,38 +198,47 @@ impl Targets {
         self.0.row(cells);
     }
 
-    /// Times each target's engines anew. Which peer is the fastest the passes
-    /// before have told: of many that take alike, the least of these very passes
-    /// would be the luckiest.
-    fn add(&mut self, place: &str, m: &Measured, all: &[Engine], queries: &Queries, passes: usize) {
-        let engine = |name| &all[m.index(name)];
-        let (ours, peer) = (engine("RankIndex"), &all[m.fastest_peer()]);
-        let (libkvm, rank9) = (engine("libkvm's popcount"), &all[m.fastest_rank9()]);
-        let floors =
-            ["(the bitmap's word alone)", "(the word and a count)", "(those and bits counted)"]
-                .map(engine);
-
-        let [alone, count, counted] = floors;
-        let timed = [ours, peer, libkvm, alone, count, counted].map(Timed::dependent);
-        let t = in_turn(&timed, queries, passes);
-        for (target, limit, theirs, times) in [
-            ("dependent, beside the fastest peer", DEPENDENT_PEER, peer, &t[1]),
-            ("dependent, beside libkvm", DEPENDENT_LIBKVM, libkvm, &t[2]),
-        ] {
-            self.row(place, target, limit, theirs.name, [&t[0], times, &t[3], &t[4], &t[5]]);
+    /// Times each target's engines once more. Which peer is the fastest the
+    /// passes before have told: of many that take alike, the least of these very
+    /// passes would be the luckiest.
+    fn add(&mut self, place: &str, d: &Dump, m: &Measured, queries: &Queries, passes: usize) {
+        let (peer, rank9) = (m.fastest_peer(), m.fastest_rank9());
+        let mut dependent = vec![Vec::new(); 6];
+        let mut batched = [BATCHED_AVX512, BATCHED].map(|limit| (limit, vec![Vec::new(); 5]));
+        let mut made = Made::default();
+        for pass in 0..passes {
+            let mut engines = vec![peer(d), rank9(d), engines::popcount(d)];
+            engines.extend(engines::ours(d));
+            engines.extend(engines::floors(d));
+            let [peer, rank9, libkvm, ours, scalar, floors @ ..] = made.anew(engines) else {
+                unreachable!("as many as were made")
+            };
+            let [alone, count, counted] = floors else { unreachable!("three") };
+            let timed = [ours, peer, libkvm, alone, count, counted].map(Timed::dependent);
+            in_turn(pass, &timed, queries, &mut dependent);
+            let [theirs, alone, count, counted] =
+                [rank9, alone, count, counted].map(Timed::independent);
+            for (ours, (limit, times)) in [ours, scalar].into_iter().zip(&mut batched) {
+                if *limit == BATCHED || engines::has_avx512() {
+                    let timed = [Timed::batched(ours), theirs, alone, count, counted];
+                    in_turn(pass, &timed, queries, times);
+                }
+            }
         }
 
-        for (target, limit, ours) in [
-            ("batched, AVX-512", BATCHED_AVX512, ours),
-            ("batched, no AVX-512", BATCHED, engine("RankIndex, no AVX-512")),
+        let name = |at: usize| made.0[0][at].name;
+        let t = &dependent;
+        for (target, limit, beside, times) in [
+            ("dependent, beside the fastest peer", DEPENDENT_PEER, name(0), &t[1]),
+            ("dependent, beside libkvm", DEPENDENT_LIBKVM, name(2), &t[2]),
         ] {
-            if limit == BATCHED || engines::has_avx512() {
-                let [theirs, alone, count, counted] =
-                    [rank9, alone, count, counted].map(Timed::independent);
-                let timed = [Timed::batched(ours), theirs, alone, count, counted];
-                let t = in_turn(&timed, queries, passes);
-                let beside = format!("{}, independent", rank9.name);
-                self.row(place, target, limit, &beside, [&t[0], &t[1], &t[2], &t[3], &t[4]]);
+            self.row(place, target, limit, beside, [&t[0], times, &t[3], &t[4], &t[5]]);
+        }
+        for (target, (limit, t)) in ["batched, AVX-512", "batched, no AVX-512"].iter().zip(&batched)
+        {
+            if !t[0].is_empty() {
+                let beside = format!("{}, independent", name(1));
+                self.row(place, target, *limit, &beside, [&t[0], &t[1], &t[2], &t[3], &t[4]]);
             }
         }
     }
@@ -237,7 +274,7 @@ fn index_and_counting(place: &str, d: &Dump, passes: usize, table: &mut Table) {
     ]);
 }
 
-fn lookups_table(title: &str, engines: &[Engine], d: &Dump, m: &Measured) -> Table {
+fn lookups_table(title: &str, d: &Dump, m: &Measured) -> Table {
     let bitmap = (d.bitmap.words().len() * 8) as f64;
     let mut table = Table::new(
         title,
@@ -249,13 +286,13 @@ fn lookups_table(title: &str, engines: &[Engine], d: &Dump, m: &Measured) -> Tab
             ("batched", "ns"),
         ],
     );
-    for (i, engine) in engines.iter().enumerate() {
+    for (i, &name) in m.names.iter().enumerate() {
         let spread = |v: &[f64]| -> Cell {
             if v.is_empty() { Cell::Nothing } else { Spread::of(v.to_vec()).into() }
         };
-        let beside = engine.bytes.map(|b| (b as f64 / bitmap - 1.0) * 100.0);
+        let beside = m.bytes[i].map(|b| (b as f64 / bitmap - 1.0) * 100.0);
         table.row([
-            engine.name.into(),
+            name.into(),
             beside.into(),
             spread(&m.dependent[i]),
             spread(&m.independent[i]),
@@ -278,7 +315,7 @@ fn chart(title: &str, m: &Measured) -> Chart {
 
 fn main() {
     let Some(extent) = Extent::asked() else { return };
-    let (passes, of_targets) = extent.either((3, 5), (5, 13));
+    let (passes, of_targets) = extent.either((3, 5), (5, 31));
     let n = extent.either(1 << 18, 1 << 19);
     let machines: &[(u64, u64)] = extent.either(&[(128, 8)], &[(128, 8), (512, 32)]);
     let mixed = [Shape::Mixed];
@@ -314,23 +351,19 @@ fn main() {
         "Dependent: each lookup waits for the one before. Independent: the processor may \
              overlap them. Batched: slices of 512 pages. Rank9 also counts for absent pages and chooses then, \
              without a branch: batches are held against the quicker of the two. {n} random pages a pass after an untimed one, medians of \
-             {passes} passes in turn. Checksums are compared before anything is timed. Bytes \
+             {passes} passes in turn, each with tables made anew. Checksums are compared before anything is timed. Bytes \
              beside the bitmap of sux's structures are those of its documentation.",
     ));
     for &(ram, dumped) in machines {
         for &shape in shapes {
             let d = dump(ram * 1024, dumped * 1024, shape);
             let place = format!("{dumped} GiB of {ram} GiB, {}", shape.name());
-            let mut engines = vec![engines::popcount(&d)];
-            engines.extend(engines::ours(&d));
-            engines.extend(peers::all(&d));
-            engines.extend(engines::floors(&d));
             for (asked, what) in [(Asked::Present, "present"), (Asked::HalfAbsent, "half absent")] {
                 let queries = Queries::new(&d.bitmap, &d.avail, asked, n).expect("pages");
-                let m = Measured::of(&engines, &queries, passes);
+                let m = Measured::of(&d, &queries, passes);
                 let title = format!("{place}, {what}");
-                targets.add(&title, &m, &engines, &queries, of_targets);
-                lookup = lookup.table(lookups_table(&title, &engines, &d, &m));
+                targets.add(&title, &d, &m, &queries, of_targets);
+                lookup = lookup.table(lookups_table(&title, &d, &m));
                 if asked == Asked::Present {
                     lookup = lookup.chart(chart(&title, &m));
                 }
@@ -341,16 +374,17 @@ fn main() {
     lookup.save().expect("room for the record");
     targets.0.note(format!(
         "{of_targets} passes of those that a target names and of the floors, one right after the other, \
-         another one first each time. Ratios are of the values of each pass; the median decides. Which \
-         peer is the fastest was told by the passes of the lookup tables.",
+         another one first each time. Each pass makes all tables anew, elsewhere in memory: where a table \
+         of 16 MiB happens to lie decides about its time by a factor of two. Ratios are of the values of \
+         each pass; the median decides. Which peer is the fastest was told by the lookup tables' passes.",
     ));
     targets.0.note(
         "Floors: a load of the page's own word of the bitmap, after dump_avail; and the same with one of \
          a 16-bit count for every 256 pages; and that with the bits counted that such counts leave, of at \
          most two words. No table with this bitmap can be faster than the first; none with counts of this \
          size beside it than the second, and as it has to count, too, hardly than the third. Where the \
-         ratio of the first two is above what a target allows, memory stops it; of the third, the target \
-         and a size of at most 6.5 % can't both be had. Where half of the pages are absent and each lookup \
+         ratio of one is above what a target allows, it says `NO, floor`: of the first two, memory stops \
+         it; of the third, the target and a size of at most 6.5 % can't both be had. Where half of the pages are absent and each lookup \
          waits for the one before, how the processor guesses counts as much, and the floor needn't be one. \
          Which pages are absent follows no order; where it was every other one, until 2026-11-27, processors \
          foretold it, Rank9 took half the time at 128 GiB, and batches up to 0.41 and 0.58 of that.",

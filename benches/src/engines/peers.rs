@@ -31,40 +31,57 @@ macro_rules! peer {
 
 /// All of them, sux's Rank9 first.
 pub fn all(dump: &Dump) -> Vec<Engine> {
-    let bits = sux_bits(dump);
-    // What its documentation says of each: bytes beside the bitmap.
-    let bitmap = dump.bitmap.words().len() * 8;
-    let small = |percent: f64| Some(bitmap + (bitmap as f64 * percent / 100.0) as usize);
-    macro_rules! sux {
-        ($name:literal, $percent:expr, $table:expr) => {
-            peer!(dump, $name, small($percent), $table, |table, bit| {
-                table[bit].then(|| table.rank(bit))
-            })
-        };
-    }
-    vec![
-        sux!("sux Rank9", 25.0, Rank9::new(bits.clone())),
-        rank9_unbranched(dump, small(25.0), Rank9::new(bits.clone())),
-        sux!("sux RankSmall 0", 18.75, RankSmall::<64, 2, 9, _, _, _>::new(bits.clone())),
-        sux!("sux RankSmall 1", 12.5, RankSmall::<64, 1, 9, _, _, _>::new(bits.clone())),
-        sux!("sux RankSmall 2", 6.25, RankSmall::<64, 1, 10, _, _, _>::new(bits.clone())),
-        sux!("sux RankSmall 3", 3.125, RankSmall::<64, 1, 11, _, _, _>::new(bits.clone())),
-        sux!("sux RankSmall 4", 1.5625, RankSmall::<64, 3, 13, _, _, _>::new(bits)),
-        rank101111(dump),
-        sucds(dump),
-        vers(dump),
-    ]
+    ALL.iter().map(|make| make(dump)).collect()
 }
 
-fn sux_bits(dump: &Dump) -> BitVec<Vec<usize>> {
-    let words = dump.bitmap.words();
-    (0..dump.bitmap.bits()).map(|bit| words[(bit / 64) as usize] >> (bit % 64) & 1 != 0).collect()
+type Bits = BitVec<Vec<usize>>;
+
+/// Of sux's structures, with what its documentation says that each takes beside
+/// the bitmap, in percent.
+macro_rules! sux {
+    ($name:literal, $percent:literal, $table:ty) => {
+        |dump| {
+            let table = <$table>::new(sux_bits(dump));
+            peer!(dump, $name, sux_bytes(dump, $percent), table, |table, bit| {
+                table[bit].then(|| table.rank(bit))
+            })
+        }
+    };
+}
+
+/// What makes each.
+pub const ALL: [fn(&Dump) -> Engine; 10] = [
+    sux!("sux Rank9", 25.0, Rank9<Bits>),
+    rank9_unbranched,
+    sux!("sux RankSmall 0", 18.75, RankSmall<64, 2, 9, Bits>),
+    sux!("sux RankSmall 1", 12.5, RankSmall<64, 1, 9, Bits>),
+    sux!("sux RankSmall 2", 6.25, RankSmall<64, 1, 10, Bits>),
+    sux!("sux RankSmall 3", 3.125, RankSmall<64, 1, 11, Bits>),
+    sux!("sux RankSmall 4", 1.5625, RankSmall<64, 3, 13, Bits>),
+    rank101111,
+    sucds,
+    vers,
+];
+
+fn sux_bytes(dump: &Dump, percent: f64) -> Option<usize> {
+    let bitmap = dump.bitmap.words().len() * 8;
+    Some(bitmap + (bitmap as f64 * percent / 100.0) as usize)
+}
+
+fn sux_bits(dump: &Dump) -> Bits {
+    let mut bits = BitVec::new(dump.bitmap.bits() as usize);
+    let to: &mut [usize] = bits.as_mut();
+    for (to, &word) in to.iter_mut().zip(dump.bitmap.words()) {
+        *to = word as usize;
+    }
+    bits
 }
 
 /// Counts for absent pages too, and chooses: no lookup waits for a wrong guess
 /// at which are absent. ABSENT is all ones.
-fn rank9_unbranched(dump: &Dump, bytes: Option<usize>, table: Rank9<BitVec<Vec<usize>>>) -> Engine {
-    peer!(dump, "sux Rank9, no branch", bytes, table, |table, bit| {
+fn rank9_unbranched(dump: &Dump) -> Engine {
+    let table = Rank9::new(sux_bits(dump));
+    peer!(dump, "sux Rank9, no branch", sux_bytes(dump, 25.0), table, |table, bit| {
         Some(table.rank(bit) as u64 | u64::from(table[bit]).wrapping_sub(1))
     })
 }

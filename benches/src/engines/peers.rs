@@ -42,7 +42,7 @@ macro_rules! sux {
     ($name:literal, $percent:literal, $table:ty) => {
         |dump| {
             let table = <$table>::new(sux_bits(dump));
-            peer!(dump, $name, sux_bytes(dump, $percent), table, |table, bit| {
+            peer!(dump, $name, Some(sux_bytes(dump, $percent)), table, |table, bit| {
                 table[bit].then(|| table.rank(bit))
             })
         }
@@ -63,9 +63,9 @@ pub const ALL: [fn(&Dump) -> Engine; 10] = [
     vers,
 ];
 
-fn sux_bytes(dump: &Dump, percent: f64) -> Option<usize> {
+fn sux_bytes(dump: &Dump, percent: f64) -> usize {
     let bitmap = dump.bitmap.words().len() * 8;
-    Some(bitmap + (bitmap as f64 * percent / 100.0) as usize)
+    bitmap + (bitmap as f64 * percent / 100.0) as usize
 }
 
 fn sux_bits(dump: &Dump) -> Bits {
@@ -81,7 +81,7 @@ fn sux_bits(dump: &Dump) -> Bits {
 /// at which are absent. ABSENT is all ones.
 fn rank9_unbranched(dump: &Dump) -> Engine {
     let table = Rank9::new(sux_bits(dump));
-    peer!(dump, "sux Rank9, no branch", sux_bytes(dump, 25.0), table, |table, bit| {
+    peer!(dump, "sux Rank9, no branch", Some(sux_bytes(dump, 25.0)), table, |table, bit| {
         Some(table.rank(bit) as u64 | u64::from(table[bit]).wrapping_sub(1))
     })
 }

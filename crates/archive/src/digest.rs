@@ -6,6 +6,7 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
+use crate::cell_hash::CellHash;
 use crate::layout::{CHECKSUM_LEN, Span};
 
 /// Names what an archive holds.
@@ -22,13 +23,6 @@ impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({self})")
     }
-}
-
-/// The hash of one cell at its own length.
-pub(crate) type CellHash = [u8; 32];
-
-pub(crate) fn cell_hash(cell: &[u8]) -> CellHash {
-    *blake3::hash(cell).as_bytes()
 }
 
 /// Collects the hashes of the non-zero cells, in cell order.

@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cell_hash;
 mod checkpoint;
 mod digest;
 mod error;

@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use vmcask_dump::source::{Piece, Wanted};
 
 use crate::ArchiveReader;
-use crate::digest::{CellHash, Digester, cell_hash};
+use crate::cell_hash::{CellHash, cell_hash, cell_hashes};
+use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::layout::CELL_SIZE;
 
@@ -161,9 +162,11 @@ fn intact(archive: &ArchiveReader, cells: Range<u64>, threads: usize) -> Option<
         let cells = pieces.iter().flat_map(|&(to, bytes)| {
             ((to / CELL_SIZE as u64) as usize..).zip(bytes.chunks(CELL_SIZE))
         });
-        let found: Vec<_> = cells.map(|(n, cell)| (n, cell_hash(cell))).collect();
+        let (numbers, cells): (Vec<_>, Vec<_>) = cells.unzip();
+        let mut found = Vec::with_capacity(cells.len());
+        cell_hashes(&cells, &mut found);
         let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (n, hash) in found {
+        for (n, hash) in numbers.into_iter().zip(found) {
             if let Some(place) = hashes.get_mut(n) {
                 *place = Some(hash);
             }

@@ -1,6 +1,6 @@
 //! Which cells have been stored already: a table of fixed size.
 
-use crate::digest::CellHash;
+use crate::cell_hash::CellHash;
 
 /// Entries that share a place; the oldest makes room.
 const WAYS: usize = 4;
@@ -57,7 +57,7 @@ impl DedupTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::cell_hash;
+    use crate::cell_hash::cell_hash;
 
     #[test]
     fn finds_what_was_inserted() {

@@ -6,7 +6,7 @@ use zstd_safe::{CCtx, CParameter};
 
 use super::WriteOptions;
 use super::similar::{Lists, Sampling, features};
-use crate::digest::{CellHash, cell_hash};
+use crate::cell_hash::{CellHash, cell_hashes};
 use crate::error::{Error, Result};
 use crate::layout::{CELL_SIZE, LARGE_CELLS_PER_FRAME};
 use vmcask_dump::ReadAt;
@@ -241,12 +241,22 @@ impl<'a> Worker<'a> {
             self.src.read_exact_at(start, bytes).map_err(failed)?;
             len
         };
+        let first = hashes.len();
+        let mut kept = Vec::with_capacity(n.div_ceil(CELL_SIZE));
         for cell in bytes[..n].chunks(CELL_SIZE) {
             let is_zero = !self.plain && is_zero(cell);
-            hashes.push((!is_zero).then(|| cell_hash(cell)));
+            hashes.push((!is_zero).then_some(CellHash::default()));
+            if !is_zero {
+                kept.push(cell);
+            }
             if let Some(sampling) = self.sketch {
                 sketches.push(cell, is_zero, sampling);
             }
+        }
+        let mut found = Vec::with_capacity(kept.len());
+        cell_hashes(&kept, &mut found);
+        for (place, hash) in hashes[first..].iter_mut().flatten().zip(found) {
+            *place = hash;
         }
         Ok(n)
     }

@@ -94,7 +94,7 @@ pub(super) enum Done {
 /// cache.
 const PIECE_LEN: usize = 128 << 10;
 /// The same where they are compressed, too: zstd's tables take most of the cache.
-const PACKED_LEN: usize = 16 << 10;
+const PACKED_LEN: usize = 96 << 10;
 
 /// A zstd block has 128 KiB at most.
 const MOST_CELLS_A_BLOCK: u32 = 32;

@@ -14,7 +14,7 @@ use vmcask_convert::{Dump, input};
 use zstd_safe::CParameter;
 
 use crate::pages::{self, Kdumpfile, Times};
-use crate::run::{Runs, in_turn};
+use crate::run::{Making, Runs, in_turn};
 use crate::{Memory, reader};
 
 /// Programs that packing is compared with; the first is ours. `$1` is vmcask,
@@ -46,9 +46,9 @@ fn packed(title: &str, beside: &'static str) -> Table {
 const NOT_INSTALLED: &str = "not installed";
 
 impl Memory {
-    fn run(&self, scripts: &[&str], passes: usize) -> Vec<Runs> {
+    fn run(&self, commands: &[Making<'_>], passes: usize) -> Vec<Runs> {
         let own = std::env::current_exe().expect("this program");
-        in_turn(scripts, &[&vmcask(), &self.path, self.dir.path(), &own], passes)
+        in_turn(commands, &[&vmcask(), &self.path, self.dir.path(), &own], passes)
     }
 
     fn len_of(&self, name: &str) -> u64 {
@@ -82,20 +82,22 @@ fn absent(table: &mut Table, name: &str) {
 /// Size, time, memory.
 pub fn packing(memory: &Memory, extent: Extent) -> Table {
     let mut table = packed("A dump packed", "wall / zstd -3");
-    let scripts = PACKERS.map(|(_, _, script)| script);
+    let commands = PACKERS
+        .each_ref()
+        .map(|(_, file, script)| Making { script, files: std::slice::from_ref(file) });
     if !have("zstd") {
-        let runs = memory.run(&scripts[..1], memory.passes(extent));
+        let runs = memory.run(&commands[..1], memory.passes(extent));
         memory.row(&mut table, PACKERS[0].0, memory.len_of(PACKERS[0].1), &runs[0], &runs[0]);
         PACKERS[1..].iter().for_each(|p| absent(&mut table, p.0));
         return table;
     }
-    let runs = memory.run(&scripts[..2], memory.passes(extent));
+    let runs = memory.run(&commands[..2], memory.passes(extent));
     for ((name, file, _), runs_of) in PACKERS.iter().zip(&runs) {
         memory.row(&mut table, name, memory.len_of(file), runs_of, &runs[1]);
     }
     // zstd -9 once: it takes five times as long, and its size is what matters.
-    let (name, file, script) = PACKERS[2];
-    let slow = memory.run(&[script], 1).remove(0);
+    let (name, file, _) = PACKERS[2];
+    let slow = memory.run(&commands[2..], 1).remove(0);
     memory.row(&mut table, name, memory.len_of(file), &slow, &runs[1]);
     for (name, _, script) in PACKERS {
         table.note(format!("{name}: `{script}`"));
@@ -121,18 +123,22 @@ pub fn unpacking(memory: &Memory, extent: Extent) -> Table {
     let to_pipe =
         format!(r#""$1" -q convert --to {to} "$3"/m.cask - > "$3"/pback; sync "$3"/pback"#);
     let theirs = r#"zstd -dcq "$3"/m.3.zst > "$3"/zback; sync "$3"/zback"#;
-    let copy = r#"dd if="$2" of="$3"/copy bs=1M conv=fsync status=none; rm "$3"/copy"#;
+    let copy = r#"dd if="$2" of="$3"/copy bs=1M conv=fsync status=none"#;
     let programs = [
-        ("vmcask convert", &*to_file),
-        ("vmcask convert - > file", &*to_pipe),
-        ("(dd: writing alone)", copy),
-        ("zstd -d -c > file", theirs),
+        ("vmcask convert", &*to_file, "back"),
+        ("vmcask convert - > file", &*to_pipe, "pback"),
+        ("(dd: writing alone)", copy, "copy"),
+        ("zstd -d -c > file", theirs, "zback"),
     ];
     let installed = &programs[..if have("zstd") { 4 } else { 3 }];
-    let scripts: Vec<_> = installed.iter().map(|p| p.1).collect();
-    let runs = memory.run(&scripts, memory.passes(extent));
-    memory.run(&[r#"cmp "$2" "$3"/back; cmp "$2" "$3"/pback"#], 1);
-    for (n, (name, script)) in installed.iter().enumerate() {
+    let commands: Vec<_> = installed
+        .iter()
+        .map(|(_, script, file)| Making { script, files: std::slice::from_ref(file) })
+        .collect();
+    let runs = memory.run(&commands, memory.passes(extent));
+    let same = r#"cmp "$2" "$3"/back; cmp "$2" "$3"/pback"#;
+    memory.run(&[Making { script: same, files: &[] }], 1);
+    for (n, (name, script, _)) in installed.iter().enumerate() {
         let [wall, cpu] = [runs[n].wall(), runs[n].cpu()].map(Cell::from);
         let ratio = runs.get(3).map(|zstd| zstd.beside(&runs[n]));
         table.row([(*name).into(), wall, cpu, runs[n].peak_mib().into(), ratio.into()]);
@@ -141,7 +147,7 @@ pub fn unpacking(memory: &Memory, extent: Extent) -> Table {
     if runs.len() < programs.len() {
         absent(&mut table, programs[3].0);
     }
-    table.note("No program can be faster than the disk takes the bytes: `dd` does nothing else.");
+    table.note("`dd` does nothing but write: first to memory, then, in fsync, to the disk.");
     table
 }
 
@@ -152,9 +158,13 @@ pub fn plain(memory: &Memory, extent: Extent) -> Table {
     let frame = WriteOptions::default().cells_per_frame * 4096;
     let ours = r#""$1" -q convert -f --plain --to archive "$2" "$3"/m.plain.zst"#;
     let same = format!(r#""$4" {LIBZSTD} {frame} "$2" "$3""#);
-    let scripts = [ours, &same, PACKERS[1].2];
+    let commands = [
+        Making { script: ours, files: &["m.plain.zst"] },
+        Making { script: &same, files: &HALVES },
+        Making { script: PACKERS[1].2, files: &[PACKERS[1].1] },
+    ];
     let n = if have("zstd") { 3 } else { 2 };
-    let runs = memory.run(&scripts[..n], memory.passes(extent));
+    let runs = memory.run(&commands[..n], memory.passes(extent));
     let name = format!("libzstd, 2 threads, {} KiB a frame", frame >> 10);
     let rows = [
         ("vmcask convert --plain", "m.plain.zst"),

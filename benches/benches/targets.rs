@@ -63,23 +63,24 @@ fn all(d: &Dump) -> Vec<Engine> {
 
 impl Measured {
     fn of(d: &Dump, queries: &Queries, passes: usize) -> Self {
-        let mut made = Made::default();
-        let engines = made.anew(all(d));
-        for engine in engines {
+        let first = all(d);
+        for engine in &first {
             engine.check(queries, queries.pfns.len());
         }
-        let empty = vec![Vec::new(); engines.len()];
+        let empty = vec![Vec::new(); first.len()];
         let mut all = Self {
-            names: engines.iter().map(|e| e.name).collect(),
-            bytes: engines.iter().map(|e| e.bytes).collect(),
+            names: first.iter().map(|e| e.name).collect(),
+            bytes: first.iter().map(|e| e.bytes).collect(),
             dependent: empty.clone(),
             independent: empty.clone(),
             batched: empty,
         };
+        let mut made = Made::default();
+        let mut first = Some(first);
         for _ in 0..passes {
-            for (i, engine) in made.anew(self::all(d)).iter().enumerate() {
-                // The one before has filled the caches with its own table.
-                (engine.independent)(&queries.pfns);
+            let engines = first.take().unwrap_or_else(|| self::all(d));
+            for (i, engine) in made.anew(engines).iter().enumerate() {
+                engine.warm(queries);
                 let time = |run: &Loop| nanoseconds(run, &queries.pfns);
                 all.dependent[i].push(time(&engine.dependent));
                 all.independent[i].push(time(&engine.independent));
@@ -108,25 +109,24 @@ impl Measured {
     }
 }
 
-/// A loop of an engine, and what fills the caches with its table before.
+/// An engine, and one of its loops.
 #[derive(Clone, Copy)]
 struct Timed<'a> {
-    warm: &'a Loop,
+    engine: &'a Engine,
     run: &'a Loop,
 }
 
 impl<'a> Timed<'a> {
     fn dependent(engine: &'a Engine) -> Self {
-        Self { warm: &engine.independent, run: &engine.dependent }
+        Self { engine, run: &engine.dependent }
     }
 
     fn independent(engine: &'a Engine) -> Self {
-        Self { warm: &engine.independent, run: &engine.independent }
+        Self { engine, run: &engine.independent }
     }
 
     fn batched(engine: &'a Engine) -> Self {
-        let run = engine.batched.as_ref().expect("an engine with batches");
-        Self { warm: &engine.independent, run }
+        Self { engine, run: engine.batched.as_ref().expect("an engine with batches") }
     }
 }
 
@@ -135,8 +135,7 @@ impl<'a> Timed<'a> {
 /// have become half as fast.
 fn in_turn(pass: usize, timed: &[Timed<'_>], queries: &Queries, all: &mut [Vec<f64>]) {
     for i in (0..timed.len()).map(|i| (i + pass) % timed.len()) {
-        // The one before has filled the caches with its own table.
-        (timed[i].warm)(&queries.pfns);
+        timed[i].engine.warm(queries);
         all[i].push(nanoseconds(timed[i].run, &queries.pfns));
     }
 }

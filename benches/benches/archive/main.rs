@@ -107,7 +107,8 @@ fn main() {
     let mut record = Record::new("archive", "The archive beside its peers", &command)
         .about(format!("On {}.", memory.what))
         .about(
-            "Whole processes run in turn, the input cached; all begin without an output and with an idle disk, and end with the output on the disk.",
+            "Whole processes run in turn, the input cached; all begin without an \
+             output and with an idle disk, and end with the output on the disk.",
         );
     for part in parts {
         if !asked.is_empty() && !asked.iter().any(|w| *w == part) {

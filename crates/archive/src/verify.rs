@@ -163,8 +163,7 @@ fn intact(archive: &ArchiveReader, cells: Range<u64>, threads: usize) -> Option<
             ((to / CELL_SIZE as u64) as usize..).zip(bytes.chunks(CELL_SIZE))
         });
         let (numbers, cells): (Vec<_>, Vec<_>) = cells.unzip();
-        let mut found = Vec::with_capacity(cells.len());
-        cell_hashes(&cells, &mut found);
+        let found = cell_hashes(&cells);
         let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
         for (n, hash) in numbers.into_iter().zip(found) {
             if let Some(place) = hashes.get_mut(n) {

@@ -253,9 +253,7 @@ impl<'a> Worker<'a> {
                 sketches.push(cell, is_zero, sampling);
             }
         }
-        let mut found = Vec::with_capacity(kept.len());
-        cell_hashes(&kept, &mut found);
-        for (place, hash) in hashes[first..].iter_mut().flatten().zip(found) {
+        for (place, hash) in hashes[first..].iter_mut().flatten().zip(cell_hashes(&kept)) {
             *place = hash;
         }
         Ok(n)

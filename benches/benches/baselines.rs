@@ -6,9 +6,11 @@
 //! cargo bench -p vmcask-benches --bench baselines [-- quick]
 //! ```
 //!
-//! Each pass is a new pair of processes, one of either language: where the
-//! system puts a table in memory decides about tens of per cent, and stays for
-//! a process's life. In a pair the loops alternate, as a machine's speed drifts.
+//! Where the system puts a table in memory decides about tens of per cent. So
+//! each pass is a new pair of processes, one of either language, and in each
+//! turn of a pair both make the population counts anew, with a new copy of the
+//! bitmap; the hash table, which takes a second to make, stays. The loops of a
+//! pair alternate, as a machine's speed drifts.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -25,12 +27,18 @@ use vmcask_rank::{AvailRanges, ChainedHash, PageBitmap, PageLookup, Pfn, Popcoun
 
 const QUERIES: usize = 1 << 18;
 const HASH_QUERIES: usize = 64;
-/// How often the loops of a pair of processes alternate.
+/// How often the loops of a pair of processes alternate, each time on new
+/// population counts.
 const TURNS: usize = 5;
 /// Farther apart than this, a baseline would not be faithful.
 const WITHIN: f64 = 0.15;
 /// The first argument of this program as what `libkvm` is in C.
 const IN_RUST: &str = "in-rust";
+
+/// A range's first physical address, and the one behind its last.
+fn addresses((first, n): (Pfn, u64)) -> [u64; 2] {
+    [first.0, first.0 + n].map(|page| page << PAGE_SHIFT)
+}
 
 /// The files that both programs read: bitmap, ranges, queries.
 struct Files([PathBuf; 3]);
@@ -45,7 +53,7 @@ impl Files {
         };
         Self([
             file("bitmap", &mut dump.bitmap.words().iter().copied()),
-            file("ranges", &mut dump.avail.iter().flat_map(|(first, n)| [first.0, n])),
+            file("ranges", &mut dump.avail.iter().flat_map(addresses)),
             file("queries", &mut queries.pfns.iter().map(|p| p.0)),
         ])
     }
@@ -61,13 +69,14 @@ impl Running {
     fn start(mut program: Command, files: &Files) -> Self {
         let mut child = program
             .args(&files.0)
+            .arg((1u64 << PAGE_SHIFT).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("a program that runs");
         let answers = BufReader::new(child.stdout.take().expect("piped"));
         let mut running = Self { child, answers };
-        // It answers once its tables are built: the other program's don't
+        // It answers once its hash table is built: the other program's doesn't
         // compete for memory meanwhile.
         running.run(Lookup::Hash, "build", 0);
         running
@@ -93,7 +102,7 @@ impl Drop for Running {
 }
 
 /// FreeBSD's own compiler is clang, and rustc shares its back end: gcc's code
-/// for the same loop can be a quarter slower.
+/// for the same loop can take a sixth more.
 fn compiler() -> String {
     let known = || if have("clang") { "clang" } else { "cc" }.into();
     std::env::var("CC").unwrap_or_else(|_| known())
@@ -109,12 +118,9 @@ fn in_rust(files: &[String]) -> ! {
         let bytes = std::fs::read(path).expect("written by the bench");
         bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("8"))).collect()
     };
-    let [bitmap, ranges, queries] = files else { panic!("three files") };
+    let [bitmap, ranges, queries, _] = files else { panic!("three files") };
     let (words, pfns) = (load(bitmap), load(queries));
-    let pairs: Vec<(u64, u64)> = load(ranges)
-        .chunks_exact(2)
-        .map(|r| (r[0] << PAGE_SHIFT, (r[0] + r[1]) << PAGE_SHIFT))
-        .collect();
+    let pairs: Vec<(u64, u64)> = load(ranges).chunks_exact(2).map(|r| (r[0], r[1])).collect();
     let avail = AvailRanges::new(&pairs, PAGE_SHIFT).expect("ascending ranges");
     let bitmap = PageBitmap::from_words(words, avail.total_pages());
     let pfns: Vec<Pfn> = pfns.into_iter().map(Pfn).collect();
@@ -122,9 +128,8 @@ fn in_rust(files: &[String]) -> ! {
     let start = Instant::now();
     let hash = ChainedHash::build(&bitmap, &avail, PAGE_SHIFT);
     let hash_took = start.elapsed();
-    let start = Instant::now();
-    let popcount = Popcount1024::build(bitmap, avail).expect("fits 32 bits");
-    let popcount_took = start.elapsed();
+    // All that were made: of one that was freed, the next would get the place.
+    let mut popcounts = Vec::new();
     for line in std::io::stdin().lines() {
         let line = line.expect("text");
         let words: Vec<&str> = line.split(' ').collect();
@@ -132,8 +137,14 @@ fn in_rust(files: &[String]) -> ! {
         let (took, sum) = match words[0] {
             "hash" if words[1] == "build" => (hash_took, 0),
             "hash" => timed(&hash, words[1], &pfns[..n]),
-            _ if words[1] == "build" => (popcount_took, 0),
-            _ => timed(&popcount, words[1], &pfns[..n]),
+            _ if words[1] == "build" => {
+                let bitmap = bitmap.clone();
+                let start = Instant::now();
+                let popcount = Popcount1024::build(bitmap, &avail, PAGE_SHIFT);
+                popcounts.push(popcount.expect("fits 32 bits"));
+                (start.elapsed(), 0)
+            }
+            _ => timed(popcounts.last().expect("built before"), words[1], &pfns[..n]),
         };
         println!("{} {sum}", took.as_nanos());
     }
@@ -182,7 +193,7 @@ fn main() {
         drop(d);
         let rows: Vec<(Lookup, &str)> = [Lookup::Hash, Lookup::Popcount]
             .into_iter()
-            .flat_map(|l| ["dependent", "independent", "build"].map(|what| (l, what)))
+            .flat_map(|l| ["build", "dependent", "independent"].map(|what| (l, what)))
             .collect();
         let mut times = vec![(Vec::new(), Vec::new(), Vec::new()); rows.len()];
         for pass in 0..passes {
@@ -200,23 +211,33 @@ fn main() {
                 let in_c = in_c();
                 (rust(), in_c)
             };
-            for (&(lookup, what), times) in rows.iter().zip(&mut times) {
-                let n = if lookup == Lookup::Hash { HASH_QUERIES } else { QUERIES };
-                let run = |running: &mut Running| {
-                    let (ns, sum) = running.run(lookup, what, n);
-                    if what == "build" {
-                        return ns;
+            for turn in 0..TURNS {
+                for (&(lookup, what), times) in rows.iter().zip(&mut times) {
+                    if (lookup, what) == (Lookup::Hash, "build") && turn > 0 {
+                        continue;
                     }
-                    assert_eq!(sum, queries.checksum(n), "{what}");
-                    ns / n as f64
-                };
-                let turns = if what == "build" { 1 } else { TURNS };
-                let (r, c) = (0..turns).map(|_| (run(&mut rust), run(&mut in_c))).unzip();
-                let (r, c): (Vec<f64>, Vec<f64>) = (r, c);
-                let (r, c) = (Spread::of(r).median, Spread::of(c).median);
-                times.0.push(r);
-                times.1.push(c);
-                times.2.push(r / c);
+                    let n = if lookup == Lookup::Hash { HASH_QUERIES } else { QUERIES };
+                    let run = |running: &mut Running| {
+                        if what == "build" {
+                            return running.run(lookup, what, n).0;
+                        }
+                        // Once to fill the caches, which the other has used.
+                        running.run(lookup, what, n);
+                        let (ns, sum) = running.run(lookup, what, n);
+                        assert_eq!(sum, queries.checksum(n), "{what}");
+                        ns / n as f64
+                    };
+                    let (r, c) = if turn % 2 == 0 {
+                        let r = run(&mut rust);
+                        (r, run(&mut in_c))
+                    } else {
+                        let c = run(&mut in_c);
+                        (run(&mut rust), c)
+                    };
+                    times.0.push(r);
+                    times.1.push(c);
+                    times.2.push(r / c);
+                }
             }
         }
         for ((lookup, what), (rust, in_c, ratios)) in rows.into_iter().zip(times) {
@@ -234,8 +255,8 @@ fn main() {
         }
     }
     table.note(
-        "Rust / C is the median of the pairs' ratios. Each program waits while the \
-         other runs.",
+        "Rust / C is the median of the turns' ratios. Each program waits while the \
+         other runs, and runs each loop once untimed.",
     );
     Record::new(
         "baselines",
@@ -245,8 +266,8 @@ fn main() {
     .about(format!(
         "libkvm's hash table and population counts as the benches have them, and a transcription \
          of the same algorithms in C (benches/c/libkvm.c, {cc} -O2: {}; arithmetic bit counts as \
-         FreeBSD's x86-64 build has them). A new pair of processes for each pass, on the same \
-         bitmap and pages, their loops in turn; both use the system's malloc.",
+         FreeBSD's x86-64 build has them). {passes} pairs of processes, on the same bitmap and pages, \
+         {TURNS} turns each, population counts made anew in every one; both use the system's malloc.",
         version(&cc)
     ))
     .table(table)

@@ -57,6 +57,7 @@ fn all(d: &Dump) -> Vec<Engine> {
     let mut engines = vec![engines::popcount(d)];
     engines.extend(engines::ours(d));
     engines.extend(peers::all(d));
+    engines.push(engines::lean(d));
     engines.extend(engines::floors(d));
     engines
 }
@@ -349,7 +350,9 @@ fn main() {
     .about(format!(
         "Dependent: each lookup waits for the one before. Independent: the processor may \
              overlap them. Batched: slices of 512 pages. Rank9 also counts for absent pages and chooses then, \
-             without a branch: batches are held against the quicker of the two. {n} random pages a pass after an untimed one, medians of \
+             without a branch: batches are held against the quicker of the two. libkvm counts word by word and \
+         divides by a page size that is a variable; `lean` are its counts without either, whole slices \
+         counted: what of a ratio is the layout's. {n} random pages a pass after an untimed one, medians of \
              {passes} passes in turn, each with tables made anew. Checksums are compared before anything is timed. Bytes \
              beside the bitmap of sux's structures are those of its documentation.",
     ));

@@ -1,15 +1,18 @@
 /*
  * The two ways in which libkvm has found pages, in C, timed: what the Rust
- * baselines are held against (benches/benches/baselines.rs). Written for this
- * purpose from the description of the algorithms in the project's notes, not
- * from libkvm's source.
+ * baselines are held against (benches/benches/baselines.rs). Our own text of
+ * the algorithms, with what libkvm's _kvm_pt_find and _kvm_pa_bit_id pay for
+ * besides: words counted one by one, divisions by a page size that is a
+ * variable, a look whether a dump that was cut has the page.
  *
- * libkvm BITMAP RANGES QUERIES: files of 64-bit little-endian words. RANGES has
- * pairs (first page, pages); bits count their pages one after the other. Both
- * tables are built, once, in a heap that nothing was freed from.
+ * libkvm BITMAP RANGES QUERIES PAGE_SIZE: files of 64-bit little-endian words.
+ * RANGES has pairs of physical addresses, first and behind the last, of whole
+ * pages; bits count their pages one after the other. QUERIES are pages. Both
+ * tables are built in a heap that nothing is freed from.
  * Then one command a line on standard input, "TABLE LOOP COUNT":
  *	hash|popcount build|dependent|independent COUNT
- * answered by "NANOSECONDS CHECKSUM".
+ * answered by "NANOSECONDS CHECKSUM". The hash table is built once;
+ * "popcount build" builds anew, with a new copy of the bitmap.
  */
 
 #include <inttypes.h>
@@ -19,10 +22,10 @@
 #include <string.h>
 #include <time.h>
 
-#define PAGE_SHIFT 12
 #define ABSENT UINT64_MAX
 
 static uint64_t *words, *ranges, *queries;
+static unsigned page_size, page_shift;
 static size_t nwords, nranges, nqueries;
 
 /* --- hash table: 1024 lists of nodes, a malloc each, the newest first --- */
@@ -57,11 +60,11 @@ static void
 hash_build(void)
 {
 	size_t r;
-	uint64_t bit = 0, page;
+	uint64_t bit = 0, pa;
 	int64_t off = 0;
 
 	for (r = 0; r < nranges; r += 2) {
-		for (page = ranges[r]; page < ranges[r] + ranges[r + 1]; page++, bit++) {
+		for (pa = ranges[r]; pa < ranges[r + 1]; pa += page_size, bit++) {
 			struct node *n;
 			unsigned b;
 
@@ -72,12 +75,12 @@ hash_build(void)
 			n = malloc(sizeof(*n));
 			if (n == NULL)
 				abort();
-			n->pa = page << PAGE_SHIFT;
+			n->pa = pa;
 			n->off = off;
-			b = bucket(n->pa);
+			b = bucket(pa);
 			n->next = heads[b];
 			heads[b] = n;
-			off += 1 << PAGE_SHIFT;
+			off += page_size;
 		}
 	}
 }
@@ -85,12 +88,12 @@ hash_build(void)
 static uint64_t
 hash_find(uint64_t page)
 {
-	uint64_t pa = page << PAGE_SHIFT;
+	uint64_t pa = page << page_shift;
 	struct node *n;
 
 	for (n = heads[bucket(pa)]; n != NULL; n = n->next)
 		if (n->pa == pa)
-			return ((uint64_t)n->off >> PAGE_SHIFT);
+			return ((uint64_t)n->off >> page_shift);
 	return (ABSENT);
 }
 
@@ -100,6 +103,8 @@ hash_find(uint64_t page)
 #define STEP_WORDS (STEP / 64)
 
 static uint32_t *counts;
+/* Bytes of all dumped pages. */
+static uint64_t dumped;
 
 /*
  * Arithmetic, as FreeBSD's bitcount64 compiles for x86-64 without -mpopcnt.
@@ -113,16 +118,29 @@ ones(uint64_t x)
 	return (x * 0x0101010101010101 >> 56);
 }
 
-/* Word after word, the last one cut to what is asked for. */
+/* Of a word, from bit first to before bit end, one bit at least. */
 static uint32_t
-ones_in(const uint64_t *w, uint32_t bits)
+ones_between(uint64_t word, uint32_t first, uint32_t end)
 {
-	uint32_t n, count = 0;
+	if (first != 0 || end != 64)
+		word &= (((uint64_t)1 << (end - first)) - 1) << first;
+	return (ones(word));
+}
 
+/* Of words, likewise; first lies in w[0]. Word after word, as libkvm does. */
+static uint32_t
+ones_in(const uint64_t *w, uint32_t first, uint32_t end)
+{
+	uint32_t n, count = 0, bits = end - first;
+
+	if (first != 0) {
+		n = end < 64 ? end : 64;
+		count = ones_between(*w++, first, n);
+		bits -= n - first;
+	}
 	for (; bits > 0; bits -= n) {
 		n = bits < 64 ? bits : 64;
-		count += ones(n == 64 ? *w : *w & (((uint64_t)1 << n) - 1));
-		w++;
+		count += ones_between(*w++, 0, n);
 	}
 	return (count);
 }
@@ -130,54 +148,73 @@ ones_in(const uint64_t *w, uint32_t bits)
 static void
 popcount_build(void)
 {
-	size_t i, n = (nwords + STEP_WORDS - 1) / STEP_WORDS;
-	uint32_t total = 0;
+	size_t i;
+	uint64_t left = nwords * 64;
+	uint32_t *count;
 
-	counts = malloc((n + 1) * sizeof(*counts));
+	counts = calloc((nwords + STEP_WORDS - 1) / STEP_WORDS + 1,
+	    sizeof(*counts));
 	if (counts == NULL)
 		abort();
-	for (i = 0; i < n; i++) {
-		size_t left = nwords - i * STEP_WORDS;
+	/* Word by word into the count behind its 1024 bits. */
+	for (count = counts, i = 0; left > 0; i++) {
+		uint32_t n = left < 64 ? (uint32_t)left : 64;
 
-		counts[i] = total;
-		total += ones_in(words + i * STEP_WORDS,
-		    (left < STEP_WORDS ? (uint32_t)left : STEP_WORDS) * 64);
+		if (i % STEP_WORDS == 0) {
+			count++;
+			count[0] = count[-1];
+		}
+		*count += ones_in(words + i, 0, n);
+		left -= n;
 	}
-	counts[n] = total;
+	dumped = (uint64_t)*count * page_size;
+}
+
+/*
+ * The bit of an address, past the ranges before its own. The page size is a
+ * variable to libkvm, which divides by it: so does this.
+ */
+static uint64_t
+bit_of(uint64_t pa)
+{
+	uint64_t before = 0;
+	size_t r;
+
+	for (r = 0; r < nranges; r += 2) {
+		uint64_t start = ranges[r], end = ranges[r + 1];
+
+		if (pa < end) {
+			if (pa < start)
+				return (ABSENT);
+			return (pa / page_size - start / page_size + before);
+		}
+		before += (end + page_size - 1) / page_size - start / page_size;
+	}
+	return (ABSENT);
 }
 
 static uint64_t
 popcount_find(uint64_t page)
 {
-	uint64_t bit = 0, word, mask;
+	uint64_t bit = bit_of(page << page_shift), id = bit / STEP;
+	uint64_t i = bit / 64, end;
 	uint32_t count;
-	size_t r, i;
 
-	for (r = 0; r < nranges; r += 2) {
-		if (page >= ranges[r] && page - ranges[r] < ranges[r + 1])
-			break;
-		bit += ranges[r + 1];
-	}
-	if (r >= nranges)
-		return (ABSENT);
-	bit += page - ranges[r];
-	i = bit / 64;
-	if (i >= nwords)
-		return (ABSENT);
-	word = words[i];
-	mask = (uint64_t)1 << bit % 64;
-	if ((word & mask) == 0)
+	if (bit == ABSENT || i >= nwords || (words[i] >> bit % 64 & 1) == 0)
 		return (ABSENT);
 	if (bit % STEP < STEP / 2) {
-		count = counts[bit / STEP] + ones(word & (mask - 1));
-		while (i % STEP_WORDS != 0)
-			count += ones(words[--i]);
+		count = counts[id] +
+		    ones_in(words + id * STEP_WORDS, 0, bit - id * STEP);
 	} else {
-		count = counts[bit / STEP + 1] - ones(word & ~(mask - 1));
-		while (++i % STEP_WORDS != 0)
-			if (i < nwords)
-				count -= ones(words[i]);
+		end = (id + 1) * STEP;
+		if (end > nwords * 64)
+			end = nwords * 64;
+		count = counts[id + 1] -
+		    ones_in(words + i, bit - i * 64, end - i * 64);
 	}
+	/* Pages behind the end of a dump that was cut aren't there. */
+	if (count >= dumped / page_size)
+		return (ABSENT);
 	return (count);
 }
 
@@ -236,6 +273,16 @@ load(const char *path, size_t *n)
 	return (p);
 }
 
+static uint64_t *
+copy(const uint64_t *from, size_t n)
+{
+	uint64_t *p = malloc(n * sizeof(*p) + 1);
+
+	if (p == NULL)
+		abort();
+	return (memcpy(p, from, n * sizeof(*p)));
+}
+
 static int64_t
 now(void)
 {
@@ -248,23 +295,22 @@ now(void)
 int
 main(int argc, char **argv)
 {
-	int64_t start, hash_took, popcount_took;
+	int64_t start, hash_took;
 	char table[16], loop[16];
 	size_t n;
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: libkvm BITMAP RANGES QUERIES\n");
+	if (argc != 5 || (page_size = (unsigned)atoi(argv[4])) == 0) {
+		fprintf(stderr, "usage: libkvm BITMAP RANGES QUERIES PAGE_SIZE\n");
 		return (2);
 	}
+	while (page_size >> page_shift > 1)
+		page_shift++;
 	words = load(argv[1], &nwords);
 	ranges = load(argv[2], &nranges);
 	queries = load(argv[3], &nqueries);
 	start = now();
 	hash_build();
 	hash_took = now() - start;
-	start = now();
-	popcount_build();
-	popcount_took = now() - start;
 	while (scanf("%15s %15s %zu", table, loop, &n) == 3) {
 		uint64_t sum = 0;
 		int64_t took;
@@ -272,14 +318,19 @@ main(int argc, char **argv)
 
 		if (n > nqueries)
 			n = nqueries;
+		if (!hash && strcmp(loop, "build") == 0)
+			words = copy(words, nwords);
 		start = now();
-		if (strcmp(loop, "dependent") == 0)
+		if (strcmp(loop, "build") == 0) {
+			if (!hash)
+				popcount_build();
+		} else if (strcmp(loop, "dependent") == 0)
 			sum = hash ? hash_find_dependent(n) : popcount_find_dependent(n);
 		else if (strcmp(loop, "independent") == 0)
 			sum = hash ? hash_find_independent(n) : popcount_find_independent(n);
 		took = now() - start;
-		if (strcmp(loop, "build") == 0)
-			took = hash ? hash_took : popcount_took;
+		if (hash && strcmp(loop, "build") == 0)
+			took = hash_took;
 		printf("%" PRId64 " %" PRIu64 "\n", took, sum);
 		fflush(stdout);
 	}

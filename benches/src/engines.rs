@@ -9,6 +9,7 @@ use vmcask_rank::{ABSENT, ChainedHash, OwnedRankIndex, PageLookup, Pfn, Popcnt, 
 
 use crate::{Dump, PAGE_SHIFT};
 
+pub mod lean;
 #[cfg(feature = "peers")]
 pub mod peers;
 
@@ -103,11 +104,16 @@ pub fn hash(dump: &Dump) -> Engine {
 
 /// libkvm's population counts, since.
 pub fn popcount(dump: &Dump) -> Engine {
-    let table = Popcount1024::build(dump.bitmap.clone(), dump.avail.clone());
+    let table = Popcount1024::build(dump.bitmap.clone(), &dump.avail, PAGE_SHIFT);
     of("libkvm's popcount", table.expect("fits 32 bits"))
 }
 
-/// Both.
+/// The same counts, without what else libkvm does.
+pub fn lean(dump: &Dump) -> Engine {
+    of("(libkvm's counts, lean)", lean::Lean::new(&dump.bitmap, &dump.avail))
+}
+
+/// Both that libkvm has had.
 pub fn libkvm(dump: &Dump) -> Vec<Engine> {
     vec![hash(dump), popcount(dump)]
 }

@@ -103,6 +103,7 @@ mod tests {
                 let q = Queries::new(&dump.bitmap, &dump.avail, asked, 2000).unwrap();
                 let mut engines = engines::libkvm(&dump);
                 engines.extend(engines::ours(&dump));
+                engines.push(engines::lean(&dump));
                 #[cfg(feature = "peers")]
                 engines.extend(engines::peers::all(&dump));
                 for engine in engines {

@@ -45,7 +45,7 @@ impl Lookup {
     ) -> Result<Box<dyn PageLookup>, vmcask_rank::Error> {
         Ok(match self {
             Self::Hash => Box::new(ChainedHash::build(&bitmap, &avail, page_shift)),
-            Self::Popcount => Box::new(Popcount1024::build(bitmap, avail)?),
+            Self::Popcount => Box::new(Popcount1024::build(bitmap, &avail, page_shift)?),
             Self::Rank => Box::new(OwnedRankIndex::build(bitmap, avail)),
         })
     }

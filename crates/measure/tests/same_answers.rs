@@ -31,7 +31,7 @@ fn machine(words: &[u64], cuts: &[(u64, u64)]) -> (PageBitmap, AvailRanges) {
 /// All tables, by all loops, against counting page by page.
 fn check(bitmap: &PageBitmap, avail: &AvailRanges) {
     let hash = ChainedHash::build(bitmap, avail, 12);
-    let popcount = Popcount1024::build(bitmap.clone(), avail.clone()).expect("few pages");
+    let popcount = Popcount1024::build(bitmap.clone(), avail, 12).expect("few pages");
     let rank = OwnedRankIndex::build(bitmap.clone(), avail.clone());
     for asked in [Asked::Present, Asked::HalfAbsent] {
         let Some(q) = Queries::new(bitmap, avail, asked, 1000) else { return };

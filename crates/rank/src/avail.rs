@@ -69,7 +69,7 @@ impl AvailRanges {
     /// and where `page_shift` is 64 or more.
     pub fn new(pairs: &[(u64, u64)], page_shift: u32) -> Result<Self, Error> {
         if page_shift >= u64::BITS {
-            return Err(Error::PageShift { found: page_shift });
+            return Err(Error::PageShift { found: page_shift, most: u64::BITS - 1 });
         }
         let mut ranges = Vec::with_capacity(pairs.len());
         let mut total = 0;

@@ -24,10 +24,12 @@ pub enum Error {
         /// Where the previous one ends.
         previous_end: u64,
     },
-    /// Pages of 2^64 bytes and more.
+    /// Pages larger than their size has bits for.
     PageShift {
         /// log2 of the page size.
         found: u32,
+        /// What it may be.
+        most: u32,
     },
     /// The superblock counts promise more pages than there are.
     Total {
@@ -62,8 +64,8 @@ impl fmt::Display for Error {
                 f,
                 "range {index} starts at {start:#x}, before the previous one ends ({previous_end:#x})"
             ),
-            Self::PageShift { found } => {
-                write!(f, "page shift is {found}, expected at most 63")
+            Self::PageShift { found, most } => {
+                write!(f, "page shift is {found}, expected at most {most}")
             }
             Self::Total { found, pages } => {
                 write!(f, "last superblock count is {found}, expected at most {pages}, the pages")

@@ -56,7 +56,7 @@ fn check(bits: &[bool], pairs: &[(u64, u64)]) {
     let naive = Naive::new(bits, pairs);
     let index = OwnedRankIndex::build(map.clone(), avail.clone());
     let hash = ChainedHash::build(&map, &avail, SHIFT);
-    let popcount = Popcount1024::build(map.clone(), avail.clone()).unwrap();
+    let popcount = Popcount1024::build(map.clone(), &avail, SHIFT).unwrap();
 
     assert_eq!(index.total(), naive.pages.len() as u64);
     assert_eq!(map.count_ones(), naive.pages.len() as u64);
@@ -241,7 +241,7 @@ fn claims_far_past_the_words() {
         let map = PageBitmap::from_words(vec![0b1110], bits);
         let naive = [(3, None), (4, Some(0)), (0x100, Some(1)), (0x101, Some(2)), (0x102, None)];
         let hash = ChainedHash::build(&map, &avail, SHIFT);
-        let popcount = Popcount1024::build(map.clone(), avail.clone()).unwrap();
+        let popcount = Popcount1024::build(map.clone(), &avail, SHIFT).unwrap();
         let index = OwnedRankIndex::build(map, avail.clone());
         for (page, want) in naive {
             assert_eq!(hash.find(Pfn(page)), want, "hash of page {page}");
@@ -261,8 +261,19 @@ fn claims_far_past_the_words() {
     assert_eq!(index.total(), 70);
     assert_eq!(index.page_runs().collect::<Vec<_>>(), [(Pfn(0), 70, 0)]);
     for shift in [52, 63, 64, u32::MAX] {
-        let hash = ChainedHash::build(&map, &AvailRanges::identity(70), shift);
+        let avail = AvailRanges::identity(70);
+        let hash = ChainedHash::build(&map, &avail, shift);
         assert_eq!(hash.find(Pfn(70)), None);
+        assert!(Popcount1024::build(map.clone(), &avail, shift).is_err());
+    }
+    // Ranges without end, and the largest page that libkvm has 32 bits for.
+    for avail in [AvailRanges::identity(0), AvailRanges::identity(u64::MAX)] {
+        let want = (avail.total_pages() > 0).then_some(0);
+        for shift in [0, 31] {
+            let popcount = Popcount1024::build(map.clone(), &avail, shift).unwrap();
+            assert_eq!(popcount.find(Pfn(0)), want);
+            assert_eq!(popcount.find(Pfn(u64::MAX)), None);
+        }
     }
     assert!(AvailRanges::new(&[(0, 5)], 63).is_ok());
     assert!(AvailRanges::new(&[(0, 5)], 64).is_err());

@@ -45,7 +45,7 @@ pub fn rank(data: &[u8]) {
     let pages: Vec<Pfn> = (0..total).filter(|&b| bit(b)).filter_map(|b| avail.pfn_of(b)).collect();
     let chained = ChainedHash::build(&bitmap, &avail, shift);
     let popcount =
-        Popcount1024::build(bitmap.clone(), avail.clone()).expect("fewer than 2^32 pages");
+        Popcount1024::build(bitmap.clone(), &avail, shift).expect("fewer than 2^32 pages");
     let index = RankIndex::build(bitmap, avail);
     assert_eq!(index.total(), pages.len() as u64);
     let ordinals: HashMap<Pfn, u64> = pages.iter().copied().zip(0..).collect();

@@ -158,9 +158,9 @@ fn lookups(dump: &Minidump, report: &mut Report) -> Result<()> {
     let start = Instant::now();
     let hash = ChainedHash::build(&bitmap, avail, dump.header().page_shift());
     let hash_built = start.elapsed();
-    let (copy, ranges) = (bitmap.clone(), avail.clone());
+    let copy = bitmap.clone();
     let start = Instant::now();
-    let popcount = Popcount1024::build(copy, ranges)?;
+    let popcount = Popcount1024::build(copy, avail, dump.header().page_shift())?;
     let popcount_built = start.elapsed();
     let start = Instant::now();
     let rank = OwnedRankIndex::build(bitmap, avail.clone());

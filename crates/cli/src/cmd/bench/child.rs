@@ -194,7 +194,7 @@ fn bare(args: &BenchArgs) -> Result<Vec<LookupRow>> {
         }
     }
     let hash = ChainedHash::build(&bitmap, avail, shift);
-    let popcount = Popcount1024::build(bitmap.clone(), avail.clone())?;
+    let popcount = Popcount1024::build(bitmap.clone(), avail, shift)?;
     let rank = OwnedRankIndex::build(bitmap.clone(), avail.clone());
     let queries = |asked| {
         Queries::new(&bitmap, avail, asked, QUERIES).context("the dump has no pages to look up")

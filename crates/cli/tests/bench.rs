@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fails, ok, stderr, stdout, vmcask};
+use common::{fails, ok, real, stderr, stdout, vmcask};
 use serde_json::Value;
 
 /// A dump and its kernel.
@@ -51,6 +51,25 @@ fn every_lookup_does_the_same_work() {
     assert_eq!(scans.len(), 3);
     let of_dump = rows.iter().find(|r| r["workload"] == "scan").unwrap();
     assert!(scans.iter().all(|r| r["digest"] == of_dump["digest"]));
+}
+
+/// Cut short, its messages all zeros, and of a kernel image with a dozen
+/// symbols, `msgbufp` not among them.
+#[test]
+fn a_real_dump() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(dump) = real(dir.path(), "amd64-minidump.vmcore.bz2", "bzip2") else { return };
+    let Some(kernel) = real(dir.path(), "amd64-kernel.xz", "xz") else { return };
+    let report = json(&["--reading", "pread", "--kernel"], &[&kernel, &dump]);
+    assert_eq!(report["dumped_pages"], 22_751);
+    for workload in ["crashinfo", "bt-all", "scan"] {
+        let rows = report["workloads"].as_array().unwrap();
+        let rows: Vec<_> = rows.iter().filter(|r| r["workload"] == workload).collect();
+        assert_eq!(rows.len(), 3, "{workload}");
+        let same = |key: &str| rows.iter().all(|r| r[key] == rows[0][key]);
+        assert!(same("digest") && same("lookups"), "{workload}: {rows:?}");
+        assert!(rows[0]["lookups"].as_u64() > Some(100), "{workload}");
+    }
 }
 
 #[test]

@@ -113,8 +113,13 @@ pub fn run(setup: &Setup<'_>, tool: &Tool, objects: &[PhysAddr]) -> Result<Done>
         }
     }
     if tool.messages {
+        // Images without `msgbufp`, and dumps that lack what it points to, have
+        // the copy that a minidump begins with.
         let memory = kernel.memory();
-        let messages = MessageBuffer::from_kernel(&kernel, &memory, None)?;
+        let messages = match MessageBuffer::from_kernel(&kernel, &memory, None) {
+            Ok(messages) => messages,
+            Err(_) => MessageBuffer::from_ring(&opened.dump.msgbuf()?),
+        };
         for line in messages.lines() {
             writeln!(out, "{}", printable(line.text))?;
         }

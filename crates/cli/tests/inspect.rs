@@ -181,6 +181,9 @@ fn images_that_are_none() {
     for (content, why) in [
         (&b"no kernel"[..], "no ELF magic"),
         (b"", "no ELF magic"),
+        (b"\x1f\x8b\x08", "it is gzip data: unpack it first"),
+        (b"\xfd7zXZ\0\0\x04", "it is xz data, which isn't read here: unpack it first (`xz -d`)"),
+        (b"minidump FreeBSD/amd64\0\0", "it is a minidump"),
         (b"\x7fELF\x02\x01\x01", "kernel image"),
     ] {
         let image = dir.path().join("image");

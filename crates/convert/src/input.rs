@@ -352,7 +352,7 @@ fn stream(
             (head, end)
         }
         _ if prefix.is_empty() => return Err(unwrapped("empty")),
-        _ if container == Container::None => {
+        Format::Unknown if container == Container::None => {
             return Err(not("of no format that is read from a pipe"));
         }
         other => return Err(unwrapped(other.name())),

@@ -19,6 +19,8 @@ pub enum Format {
     Zstd,
     /// A bzip2 stream.
     Bzip2,
+    /// An xz stream: known to say so, not read.
+    Xz,
     /// Nothing known.
     Unknown,
 }
@@ -32,6 +34,7 @@ impl Format {
             Self::Gzip => "gzip data",
             Self::Zstd => "zstd data",
             Self::Bzip2 => "bzip2 data",
+            Self::Xz => "xz data, which isn't read here: unpack it first (`xz -d`)",
             Self::Unknown => "of no format known here",
         }
     }
@@ -49,6 +52,8 @@ pub fn detect(prefix: &[u8]) -> Format {
         Format::Zstd
     } else if prefix.starts_with(b"BZh") {
         Format::Bzip2
+    } else if prefix.starts_with(b"\xfd7zXZ\0") {
+        Format::Xz
     } else {
         Format::Unknown
     }

@@ -8,6 +8,7 @@ use object::elf;
 use object::read::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind};
 
 use crate::addr::VirtAddr;
+use crate::detect::{Format, detect};
 use crate::error::{Error, Result};
 use crate::source::ReadAt;
 
@@ -84,7 +85,14 @@ impl KernelImage {
     /// Parses an image that is in memory.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if !bytes.starts_with(elf::ELFMAG.as_slice()) {
-            return Err(Error::Kernel { what: "no ELF magic at offset 0x0".into() });
+            let what = match detect(bytes) {
+                packed @ (Format::Gzip | Format::Zstd | Format::Bzip2) => {
+                    format!("it is {}: unpack it first", packed.name())
+                }
+                other @ (Format::Minidump | Format::Xz) => format!("it is {}", other.name()),
+                _ => "no ELF magic at offset 0x0".into(),
+            };
+            return Err(Error::Kernel { what });
         }
         let malformed = |e: object::read::Error| Error::Kernel { what: e.to_string() };
         let file = object::File::parse(bytes).map_err(malformed)?;

@@ -1,6 +1,6 @@
-//! libkvm's cached population counts since 2016 (r302976, `lib/libkvm/
-//! kvm_private.c`: `_kvm_pt_find`, `_kvm_pa_bit_id`): the second baseline,
-//! with all that it costs.
+//! libkvm's cached population counts since 2016 (`lib/libkvm/kvm_private.c`:
+//! `_kvm_pt_find` since r302976, `_kvm_pa_bit_id` since minidumps have a
+//! `dump_avail`): the second baseline, with all that it costs.
 
 use std::num::NonZeroU64;
 

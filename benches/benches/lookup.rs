@@ -21,6 +21,7 @@ fn lookups(c: &mut Criterion) {
     let mut engines = engines::libkvm(&dump);
     engines.extend(engines::ours(&dump));
     engines.extend(peers::all(&dump));
+    engines.push(engines::lean(&dump));
     engines.extend(engines::floors(&dump));
     for (asked, suffix) in [(Asked::Present, "present"), (Asked::HalfAbsent, "half absent")] {
         let queries = Queries::new(&dump.bitmap, &dump.avail, asked, LOOKUPS).expect("pages");

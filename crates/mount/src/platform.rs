@@ -113,7 +113,13 @@ mod fuse {
         /// [`Unmounter`] or by somebody else, and the last file is closed.
         pub fn serve(self) -> Result<()> {
             let Self { session, unmounter } = self;
-            session.run().map_err(|source| Error::Serve { dir: unmounter.dir, source })
+            match session.run() {
+                // What a thread is told that asks for the next request just as
+                // the kernel takes the connection down; those that come later
+                // are told ENODEV, which the library takes for the end it is.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+                ended => ended.map_err(|source| Error::Serve { dir: unmounter.dir, source }),
+            }
         }
     }
 

@@ -65,8 +65,7 @@ fn main() {
         for _ in 0..passes {
             for (i, engine) in engines.iter().enumerate() {
                 let n = if i == 0 { few } else { QUERIES };
-                // Once to fill the caches, which the engine before has used.
-                (engine.dependent)(&queries.pfns[..n]);
+                engine.warm(&queries, n);
                 times[i].push(nanoseconds(&engine.dependent, &queries.pfns[..n]));
             }
             if let Some(batched) = &engines[3].batched {

@@ -81,7 +81,7 @@ impl Measured {
         for _ in 0..passes {
             let engines = first.take().unwrap_or_else(|| self::all(d));
             for (i, engine) in made.anew(engines).iter().enumerate() {
-                engine.warm(queries);
+                engine.warm(queries, queries.pfns.len());
                 let time = |run: &Loop| nanoseconds(run, &queries.pfns);
                 all.dependent[i].push(time(&engine.dependent));
                 all.independent[i].push(time(&engine.independent));
@@ -136,7 +136,7 @@ impl<'a> Timed<'a> {
 /// have become half as fast.
 fn in_turn(pass: usize, timed: &[Timed<'_>], queries: &Queries, all: &mut [Vec<f64>]) {
     for i in (0..timed.len()).map(|i| (i + pass) % timed.len()) {
-        timed[i].engine.warm(queries);
+        timed[i].engine.warm(queries, queries.pfns.len());
         all[i].push(nanoseconds(timed[i].run, &queries.pfns));
     }
 }

@@ -84,15 +84,14 @@ impl KernelImage {
 
     /// Parses an image that is in memory.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        if !bytes.starts_with(elf::ELFMAG.as_slice()) {
-            let what = match detect(bytes) {
-                packed @ (Format::Gzip | Format::Zstd | Format::Bzip2) => {
-                    format!("it is {}: unpack it first", packed.name())
-                }
-                other @ (Format::Minidump | Format::Xz) => format!("it is {}", other.name()),
-                _ => "no ELF magic at offset 0x0".into(),
-            };
-            return Err(Error::Kernel { what });
+        let not = |what| Err(Error::Kernel { what });
+        match detect(bytes) {
+            Format::Elf => {}
+            Format::Unknown => return not("no ELF magic at offset 0x0".into()),
+            packed @ (Format::Gzip | Format::Zstd | Format::Bzip2) => {
+                return not(format!("it is {}: unpack it first", packed.name()));
+            }
+            other => return not(format!("it is {}", other.name())),
         }
         let malformed = |e: object::read::Error| Error::Kernel { what: e.to_string() };
         let file = object::File::parse(bytes).map_err(malformed)?;

@@ -114,9 +114,10 @@ mod fuse {
         pub fn serve(self) -> Result<()> {
             let Self { session, unmounter } = self;
             match session.run() {
-                // What a thread is told that asks for the next request just as
-                // the kernel takes the connection down; those that come later
-                // are told ENODEV, which the library takes for the end it is.
+                // What a thread is told that has taken a request just as the
+                // kernel shuts the connection down (fuse_dev_do_read in Linux's
+                // fs/fuse/dev.c); the others are told ENODEV, which the library
+                // takes for the end.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
                 ended => ended.map_err(|source| Error::Serve { dir: unmounter.dir, source }),
             }

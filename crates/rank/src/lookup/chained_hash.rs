@@ -1,7 +1,7 @@
 //! libkvm's hash table until 2016 (`lib/libkvm/kvm_minidump_amd64.c` before
 //! r302976): the baseline, with all that it costs.
 
-use super::PageLookup;
+use super::{PageLookup, address};
 use crate::{AvailRanges, PageBitmap, Pfn};
 
 /// `HPT_SIZE`.
@@ -44,7 +44,7 @@ impl ChainedHash {
                 if bitmap.get(bit) {
                     // A page that two ranges share goes by its first bit.
                     if pfn >= counted
-                        && let Some(pa) = table.pa(Pfn(pfn))
+                        && let Some(pa) = address(Pfn(pfn), page_shift)
                     {
                         table.insert(pa, off.wrapping_shl(page_shift));
                     }
@@ -55,11 +55,6 @@ impl ChainedHash {
             counted = first.0 + pages;
         }
         table
-    }
-
-    /// First address of a page; `None` past 2^64.
-    fn pa(&self, pfn: Pfn) -> Option<u64> {
-        pfn.0.checked_shl(self.page_shift).filter(|pa| pa >> self.page_shift == pfn.0)
     }
 
     fn insert(&mut self, pa: u64, off: u64) {
@@ -81,7 +76,7 @@ fn bucket(pa: u64) -> usize {
 
 impl PageLookup for ChainedHash {
     fn find(&self, pfn: Pfn) -> Option<u64> {
-        let pa = self.pa(pfn)?;
+        let pa = address(pfn, self.page_shift)?;
         let mut node = self.heads[bucket(pa)].as_deref();
         while let Some(hpte) = node {
             if hpte.pa == pa {

@@ -8,6 +8,11 @@ pub use popcount1024::Popcount1024;
 
 use crate::Pfn;
 
+/// First address of a page; `None` past 2^64.
+fn address(pfn: Pfn, page_shift: u32) -> Option<u64> {
+    pfn.0.checked_shl(page_shift).filter(|pa| pa >> page_shift == pfn.0)
+}
+
 /// A table that finds a page among the dumped ones.
 pub trait PageLookup: Send + Sync {
     /// Ordinal of page `pfn` among the dumped pages, from 0; `None` where it

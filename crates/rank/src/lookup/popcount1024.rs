@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU64;
 
-use super::PageLookup;
+use super::{PageLookup, address};
 use crate::{AvailRanges, Error, PageBitmap, Pfn};
 
 /// `POPCOUNT_BITS`: one cached count for this many bits.
@@ -46,7 +46,9 @@ impl Popcount1024 {
             .ok_or(Error::PageShift { found: page_shift, most: u32::BITS - 1 })?;
         let pt_map = bitmap.into_words();
         let mut pt_popcounts = vec![0u32; 1 + pt_map.len().div_ceil(WORDS)];
-        // Word by word into the count behind its 1024 bits, as libkvm adds up.
+        // Word by word into the count behind its 1024 bits, and each as if it
+        // could be the part of one, as libkvm adds up: of words that are known to
+        // be whole compilers make what takes two thirds of the time.
         let mut left = pt_map.len() as u64 * WORD_BITS;
         for (i, word) in pt_map.iter().enumerate() {
             let bin = i / WORDS + 1;
@@ -64,8 +66,8 @@ impl Popcount1024 {
         }
         let total = pt_popcounts.last().copied().unwrap_or(0);
         // No page begins where a range would have to end past 2^64.
-        let address = |pfn: u64| pfn.saturating_mul(page_size.get());
-        let range = |(first, n): (Pfn, u64)| [address(first.0), address(first.0 + n)];
+        let bytes = |pages: u64| pages.saturating_mul(page_size.get());
+        let range = |(first, n): (Pfn, u64)| [bytes(first.0), bytes(first.0 + n)];
         let dump_avail = avail.iter().filter(|&(_, n)| n > 0).map(range).collect();
         let pt_sparse_size = u64::from(total) * page_size.get();
         Ok(Self { pt_map, pt_popcounts, pt_sparse_size, dump_avail, page_size, page_shift })
@@ -122,11 +124,7 @@ fn bitmask_range(word: u64, bit0: u64, bit_n: u64) -> u64 {
 
 impl PageLookup for Popcount1024 {
     fn find(&self, pfn: Pfn) -> Option<u64> {
-        let pa = pfn.0 << self.page_shift;
-        if pa >> self.page_shift != pfn.0 {
-            return None;
-        }
-        let bit = self.bit_id(pa)?;
+        let bit = self.bit_id(address(pfn, self.page_shift)?)?;
         let word = (bit / WORD_BITS) as usize;
         if self.pt_map.get(word)? >> (bit % WORD_BITS) & 1 == 0 {
             return None;

@@ -62,6 +62,8 @@ fn a_real_dump() {
     let Some(kernel) = real(dir.path(), "amd64-kernel.xz", "xz") else { return };
     let report = json(&["--reading", "pread", "--kernel"], &[&kernel, &dump]);
     assert_eq!(report["dumped_pages"], 22_751);
+    let out = ok(vmcask().args(["bench", "--passes", "1", "--only", "scan"]).arg(&dump));
+    assert!(stderr(&out).contains("truncated: 22751 of 24144 pages"), "{}", stderr(&out));
     for workload in ["crashinfo", "bt-all", "scan"] {
         let rows = report["workloads"].as_array().unwrap();
         let rows: Vec<_> = rows.iter().filter(|r| r["workload"] == workload).collect();

@@ -16,7 +16,7 @@ use vmcask_measure::{Lookup, Reading, Spread, workload};
 
 use crate::args::{BenchArgs, BenchReading, Run};
 use crate::progress::Progress;
-use crate::{Outcome, interrupt};
+use crate::{Outcome, interrupt, warn};
 use child::Child;
 
 /// What everything measured comes to.
@@ -88,6 +88,9 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<Outcome> {
     let dir = tempfile::Builder::new().prefix("vmcask-bench-").tempdir()?;
     let parent = Parent { args, objects: dir.path().join("objects") };
     let facts = child::facts(&parent.child(Run::Objects, Lookup::Rank, Reading::Mmap))?;
+    for warning in &facts.warnings {
+        warn(&args.file, warning);
+    }
     let workloads = parent.workloads(&facts);
 
     let passes = u64::from(args.passes);

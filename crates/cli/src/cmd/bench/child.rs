@@ -52,6 +52,8 @@ pub struct Answer {
 pub struct Facts {
     pub machine_pages: u64,
     pub dumped_pages: u64,
+    /// What is odd about the dump, though it can be read.
+    pub warnings: Vec<String>,
 }
 
 /// Seconds that a child used.
@@ -174,6 +176,7 @@ fn objects(args: &BenchArgs) -> Result<Outcome> {
     print(&Facts {
         machine_pages: opened.dump.pages_of_memory(),
         dumped_pages: opened.dump.pages_present(),
+        warnings: opened.dump.warnings().iter().map(ToString::to_string).collect(),
     })
 }
 
